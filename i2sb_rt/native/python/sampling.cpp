@@ -1,0 +1,150 @@
+#include <optional>
+
+#include "arrays.hpp"
+#include "bindings.hpp"
+
+namespace i2sb::python {
+namespace {
+
+// A Python observer behind the C callback; its exception stops the loop and is raised again.
+struct Observer {
+  py::object function;
+  std::exception_ptr raised;
+
+  static int32_t call(void *user, const i2sb_event *event) {
+    constexpr const char *PHASES[] = {"network", "step", "prepare", "finish"};
+    auto *observer = static_cast<Observer *>(user);
+    const py::gil_scoped_acquire acquire;
+    try {
+      const py::object stop = observer->function(PHASES[event->phase], event->row, event->row_count, event->tile,
+                                                 event->tile_count, event->begin_ns, event->end_ns);
+      return !stop.is_none() && py::cast<bool>(stop);
+    } catch (...) {
+      observer->raised = std::current_exception();
+      return 1;
+    }
+  }
+};
+
+i2sb_plan make_plan(const Array<float> &rows, bool clip, const std::string &known) {
+  if (rows.shape(1) != I2SB_ROW_COLUMNS)
+    throw py::value_error("rows must be [nfe," + std::to_string(I2SB_ROW_COLUMNS) + "]");
+  if (known != "renew" && known != "x0") throw py::value_error("known must be 'renew' or 'x0', not '" + known + "'");
+  return {sizeof(i2sb_plan), side(rows.shape(0)), rows.data(), clip, known == "x0" ? I2SB_KNOWN_IS_X0 : I2SB_KNOWN_IS_RENEWED};
+}
+
+// Runs `body` without the interpreter's lock; exceptions of Python callbacks come before the core's own error.
+template <typename Body>
+void run(EngineHandle &engine, Observer &observer, Body &&body) {
+  i2sb_error error{};
+  i2sb_status status = I2SB_OK;
+  engine.raised = nullptr;
+  {
+    const py::gil_scoped_release release;
+    status = body(&error);
+  }
+  if (status == I2SB_OK) return;
+  if (const std::exception_ptr raised = std::exchange(engine.raised, nullptr)) std::rethrow_exception(raised);
+  if (observer.raised) std::rethrow_exception(observer.raised);
+  raise(status, error);
+}
+
+std::vector<uint64_t> seed_list(const py::handle &seeds, py::ssize_t batch) {
+  std::vector<uint64_t> list;
+  if (seeds.is_none()) return list;
+  for (const py::handle seed : seeds) list.push_back(py::cast<uint64_t>(seed));
+  if (list.size() != static_cast<size_t>(batch))
+    throw py::value_error("seeds must hold one for each image: " + std::to_string(batch) + ", not " +
+                          std::to_string(list.size()));
+  return list;
+}
+
+Array<float> sample(EngineHandle &engine, const py::object &rows_in, const py::object &x1_in, bool clip,
+                    const std::string &known, const py::object &start_in, const py::object &cond_in,
+                    const py::object &mask_in, const py::object &seeds_in, const py::object &draws_in, bool trajectory,
+                    int32_t tile, int32_t overlap, int32_t network_batch, int32_t threads, py::object observer_in) {
+  const auto rows = expect<float>(rows_in, "rows", 2), x1 = expect<float>(x1_in, "x1", 4);
+  const i2sb_plan plan = make_plan(rows, clip, known);
+  const py::ssize_t B = x1.shape(0), C = x1.shape(1), H = x1.shape(2), W = x1.shape(3);
+  const auto start = expect_or_none<float>(start_in, "start", 4), cond = expect_or_none<float>(cond_in, "cond", 4),
+             mask = expect_or_none<float>(mask_in, "mask", 4), draws = expect_or_none<float>(draws_in, "noise", 5);
+  if (start) expect_shape(*start, "start", {B, C, H, W});
+  if (cond) expect_shape(*cond, "cond", {B, cond->shape(1), H, W});
+  if (mask) expect_shape(*mask, "mask", {B, 1, H, W});
+  if (draws) expect_shape(*draws, "noise", {draws->shape(0), B, C, H, W});
+  const std::vector<uint64_t> seeds = seed_list(seeds_in, B);
+
+  Array<float> out({B, C, H, W});
+  std::optional<Array<float>> states;
+  if (trajectory) states.emplace(std::vector<py::ssize_t>{B, rows.shape(0), C, H, W});
+  Observer observer{std::move(observer_in), nullptr};
+  i2sb_sample_params params{};
+  params.struct_size = sizeof params;
+  params.batch = side(B);
+  params.channels = side(C);
+  params.height = side(H);
+  params.width = side(W);
+  params.x1 = x1.data();
+  params.start = data_or_null(start);
+  params.cond = data_or_null(cond);
+  params.cond_channels = cond ? side(cond->shape(1)) : 0;
+  params.mask = data_or_null(mask);
+  params.seeds = seeds.empty() ? nullptr : seeds.data();
+  params.draws = data_or_null(draws);
+  params.draw_count = draws ? side(draws->shape(0)) : 0;
+  params.out = out.mutable_data();
+  params.trajectory = states ? states->mutable_data() : nullptr;
+  params.tile = tile;
+  params.overlap = overlap;
+  params.network_batch = network_batch;
+  params.threads = threads;
+  params.observer = observer.function.is_none() ? nullptr : &Observer::call;
+  params.observer_user = &observer;
+  run(engine, observer, [&](i2sb_error *error) { return i2sb_sample(&engine.engine, &plan, &params, error); });
+  return states ? *states : out;
+}
+
+Array<uint8_t> restore(const ModelHandle &model, EngineHandle &engine, const py::object &rows_in,
+                       const py::object &image_in, bool clip, const std::string &known, const py::object &mask_in,
+                       uint64_t seed, int32_t tile, int32_t overlap, int32_t threads, py::object observer_in) {
+  const auto rows = expect<float>(rows_in, "rows", 2);
+  const auto image = expect<uint8_t>(image_in, "image", 3);
+  const auto mask = expect_or_none<uint8_t>(mask_in, "mask", 2);
+  if (mask) expect_shape(*mask, "mask", {image.shape(0), image.shape(1)});
+  const i2sb_plan plan = make_plan(rows, clip, known);
+  Array<uint8_t> out({image.shape(0), image.shape(1), image.shape(2)});
+  Observer observer{std::move(observer_in), nullptr};
+  i2sb_restore_params params{};
+  params.struct_size = sizeof params;
+  params.width = side(image.shape(1));
+  params.height = side(image.shape(0));
+  params.channels = side(image.shape(2));
+  params.image = image.data();
+  params.mask = data_or_null(mask);
+  params.out = out.mutable_data();
+  params.seed = seed;
+  params.plan = &plan;
+  params.tile = tile;
+  params.overlap = overlap;
+  params.threads = threads;
+  params.observer = observer.function.is_none() ? nullptr : &Observer::call;
+  params.observer_user = &observer;
+  run(engine, observer,
+      [&](i2sb_error *error) { return i2sb_restore(model.model.get(), &engine.engine, &params, error); });
+  return out;
+}
+
+}  // namespace
+
+void bind_sampling(py::module_ &module) {
+  using py::arg;
+  module.def("sample", &sample, arg("engine"), arg("rows"), arg("x1"), py::kw_only(), arg("clip") = false,
+             arg("known") = "renew", arg("start") = py::none(), arg("cond") = py::none(), arg("mask") = py::none(),
+             arg("seeds") = py::none(), arg("draws") = py::none(), arg("trajectory") = false, arg("tile") = 0,
+             arg("overlap") = 0, arg("network_batch") = 0, arg("threads") = 0, arg("observer") = py::none());
+  module.def("restore", &restore, arg("model"), arg("engine"), arg("rows"), arg("image"), py::kw_only(),
+             arg("clip") = false, arg("known") = "renew", arg("mask") = py::none(), arg("seed") = 0, arg("tile") = -1,
+             arg("overlap") = -1, arg("threads") = 0, arg("observer") = py::none());
+}
+
+}  // namespace i2sb::python

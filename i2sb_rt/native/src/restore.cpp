@@ -1,0 +1,136 @@
+// From an 8-bit image to an 8-bit image, as a model's metadata say.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "failure.hpp"
+#include "i2sb_kernels.h"
+#include "model_file.hpp"
+#include "session.hpp"
+#include "tiles.hpp"
+
+namespace i2sb {
+namespace {
+
+// [H,W,C] 0..255 -> [C,H',W'] in [-1,1], padded at the right and bottom.
+std::vector<float> to_planes(const uint8_t *image, int width, int height, int channels, const i2sb_layout &layout) {
+  std::vector<float> planes(static_cast<size_t>(channels) * layout.padded_height * layout.padded_width);
+  float *to = planes.data();
+  for (int c = 0; c < channels; ++c)
+    for (int y = 0; y < layout.padded_height; ++y) {
+      const uint8_t *line = image + static_cast<size_t>(padded_source(y, height)) * width * channels + c;
+      for (int x = 0; x < layout.padded_width; ++x)
+        *to++ = static_cast<float>(line[static_cast<size_t>(padded_source(x, width)) * channels]) / 127.5f - 1.0f;
+    }
+  return planes;
+}
+
+std::vector<float> to_mask(const uint8_t *mask, int width, int height, const i2sb_layout &layout) {
+  std::vector<float> padded;
+  padded.reserve(static_cast<size_t>(layout.padded_height) * layout.padded_width);
+  for (int y = 0; y < layout.padded_height; ++y)
+    for (int x = 0; x < layout.padded_width; ++x)
+      padded.push_back(mask[static_cast<size_t>(padded_source(y, height)) * width + padded_source(x, width)] ? 1 : 0);
+  return padded;
+}
+
+// Crops, pastes the known pixels as they were, clamps and rounds half to even.
+void to_bytes(const std::vector<float> &planes, const i2sb_restore_params &p, const i2sb_layout &layout) {
+  const size_t area = static_cast<size_t>(layout.padded_height) * layout.padded_width;
+  for (int y = 0; y < p.height; ++y)
+    for (int x = 0; x < p.width; ++x) {
+      const size_t pixel = static_cast<size_t>(y) * p.width + x;
+      const bool known = p.mask && p.mask[pixel] == 0;
+      for (int c = 0; c < p.channels; ++c) {
+        const float value = planes[c * area + static_cast<size_t>(y) * layout.padded_width + x];
+        const float byte = std::nearbyint((std::clamp(value, -1.0f, 1.0f) + 1.0f) * 127.5f);
+        p.out[pixel * p.channels + c] = known ? p.image[pixel * p.channels + c] : static_cast<uint8_t>(byte);
+      }
+    }
+}
+
+std::vector<float> image_noise(uint64_t seed, size_t count, uint32_t purpose, int threads) {
+  std::vector<float> z(count);
+  i2sb_noise_fill(seed, 0, count, 0, purpose, z.data(), threads, I2SB_ISA_AUTO);
+  return z;
+}
+
+void check(const ModelRules &rules, const i2sb_restore_params &p) {
+  require_struct(&p, "params");
+  require(p.image && p.out && p.plan, "image, out or plan is NULL");
+  if (p.channels != rules.channels)
+    fail(I2SB_ERROR_ARGUMENT, "this model restores images of " + std::to_string(rules.channels) +
+                                  " channels, the image has " + std::to_string(p.channels));
+}
+
+void restore(const i2sb_model &model, const i2sb_engine &engine, const i2sb_restore_params &p) {
+  const ModelRules &rules = model.rules;
+  check(rules, p);
+  const i2sb_layout layout = plan_layout(rules.size, p.width, p.height, p.tile, p.overlap);
+  const int threads = thread_count(p.threads);
+  Watch watch(p.observer, p.observer_user, p.plan->row_count);
+
+  std::vector<float> x1 = to_planes(p.image, p.width, p.height, p.channels, layout), mask;
+  const size_t area = x1.size() / p.channels;
+  if (p.mask) {
+    mask = to_mask(p.mask, p.width, p.height, layout);
+    const std::vector<float> z = image_noise(p.seed, x1.size(), I2SB_NOISE_HOLE, threads);
+    for (size_t i = 0; i < x1.size(); ++i)
+      if (mask[i % area] != 0) x1[i] = z[i];
+  }
+  // cond is x1 as it starts: before any noise is added to it.
+  const std::vector<float> cond = rules.cond_x1 ? x1 : std::vector<float>{};
+  if (rules.add_x1_noise) {
+    const std::vector<float> z = image_noise(p.seed, x1.size(), I2SB_NOISE_X1, threads);
+    for (size_t i = 0; i < x1.size(); ++i) x1[i] += z[i];
+  }
+  watch.done(I2SB_PHASE_PREPARE, 0);
+
+  i2sb_sample_params sampling{};
+  sampling.struct_size = sizeof sampling;
+  sampling.batch = 1;
+  sampling.channels = p.channels;
+  sampling.height = layout.padded_height;
+  sampling.width = layout.padded_width;
+  sampling.x1 = x1.data();
+  sampling.cond = cond.empty() ? nullptr : cond.data();
+  sampling.cond_channels = cond.empty() ? 0 : p.channels;
+  sampling.mask = mask.empty() ? nullptr : mask.data();
+  sampling.seeds = &p.seed;
+  sampling.out = x1.data();
+  sampling.tile = layout.tile;
+  sampling.overlap = layout.overlap;
+  sampling.network_batch = rules.batch;
+  sampling.threads = threads;
+  sampling.observer = p.observer;
+  sampling.observer_user = p.observer_user;
+  sample(engine, *p.plan, sampling);
+
+  Watch finish(p.observer, p.observer_user, p.plan->row_count);
+  to_bytes(x1, p, layout);
+  finish.done(I2SB_PHASE_FINISH, p.plan->row_count - 1);
+}
+
+}  // namespace
+}  // namespace i2sb
+
+extern "C" {
+
+i2sb_status i2sb_restore_layout(const i2sb_model *model, int32_t width, int32_t height, int32_t tile, int32_t overlap,
+                                i2sb_layout *layout, i2sb_error *error) {
+  return i2sb::guard(error, [&] {
+    i2sb::require(model && layout, "model or layout is NULL");
+    i2sb::require_struct(layout, "layout");
+    *layout = i2sb::plan_layout(model->rules.size, width, height, tile, overlap);
+  });
+}
+
+i2sb_status i2sb_restore(const i2sb_model *model, const i2sb_engine *engine, const i2sb_restore_params *params,
+                         i2sb_error *error) {
+  return i2sb::guard(error, [&] {
+    i2sb::require(model && engine && params, "model, engine or params is NULL");
+    i2sb::restore(*model, *engine, *params);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,74 @@
+#include "schedule.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "failure.hpp"
+
+namespace i2sb {
+namespace {
+
+double linspace(double first, double last, int count, int index) {
+  return index == count - 1 ? last : first + index * ((last - first) / (count - 1));
+}
+
+void check(const i2sb_schedule &schedule) {
+  const int N = schedule.interval;
+  if (N < 2 || N > 1000000 || N % 2 != 0)
+    fail(I2SB_ERROR_ARGUMENT, "interval must be an even number from 2 to 1000000, not " + std::to_string(N));
+  require(std::isfinite(schedule.beta_max) && schedule.beta_max > 0, "beta_max must be a positive number");
+  require(std::isfinite(schedule.t0) && std::isfinite(schedule.T) && schedule.t0 < schedule.T,
+          "t0 and T must be numbers with t0 < T");
+}
+
+}  // namespace
+
+Schedule compute_schedule(const i2sb_schedule &schedule) {
+  check(schedule);
+  const int N = schedule.interval;
+  const double beta_min = 1e-4;
+  Schedule s;
+  for (auto *array : {&s.betas, &s.std_fwd, &s.std_bwd, &s.std_sb, &s.mu_x0, &s.mu_x1, &s.noise_levels})
+    array->resize(static_cast<size_t>(N));
+
+  // Symmetric in time: the first half rises, the second is its mirror.
+  for (int k = 0; k < N / 2; ++k) {
+    const double root = linspace(std::sqrt(beta_min), std::sqrt(schedule.beta_max / N), N, k);
+    s.betas[k] = s.betas[N - 1 - k] = root * root;
+  }
+  double forward = 0, backward = 0;
+  for (int k = 0; k < N; ++k) {
+    s.std_fwd[k] = std::sqrt(forward += s.betas[k]);
+    s.std_bwd[N - 1 - k] = std::sqrt(backward += s.betas[N - 1 - k]);
+  }
+  for (int k = 0; k < N; ++k) {
+    const double fwd2 = s.std_fwd[k] * s.std_fwd[k], bwd2 = s.std_bwd[k] * s.std_bwd[k], sum = fwd2 + bwd2;
+    s.mu_x0[k] = bwd2 / sum;
+    s.mu_x1[k] = fwd2 / sum;
+    s.std_sb[k] = std::sqrt(fwd2 * bwd2 / sum);
+    s.noise_levels[k] = linspace(schedule.t0, schedule.T, N, k) * N;
+  }
+  return s;
+}
+
+}  // namespace i2sb
+
+extern "C" i2sb_status i2sb_schedule_compute(const i2sb_schedule *schedule, const i2sb_schedule_arrays *arrays,
+                                             i2sb_error *error) {
+  return i2sb::guard(error, [&] {
+    i2sb::require_struct(schedule, "schedule");
+    i2sb::require_struct(arrays, "arrays");
+    const i2sb::Schedule s = i2sb::compute_schedule(*schedule);
+    const auto give = [](const std::vector<double> &from, double *to) {
+      if (to) std::memcpy(to, from.data(), from.size() * sizeof(double));
+    };
+    give(s.betas, arrays->betas);
+    give(s.std_fwd, arrays->std_fwd);
+    give(s.std_bwd, arrays->std_bwd);
+    give(s.std_sb, arrays->std_sb);
+    give(s.mu_x0, arrays->mu_x0);
+    give(s.mu_x1, arrays->mu_x1);
+    give(s.noise_levels, arrays->noise_levels);
+  });
+}

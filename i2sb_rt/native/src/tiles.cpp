@@ -1,0 +1,131 @@
+#include "tiles.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+#include <string>
+
+#include "failure.hpp"
+
+namespace i2sb {
+
+std::vector<int> tile_origins(int size, int tile, int overlap) {
+  require(size >= 1 && tile >= 1 && overlap >= 0 && overlap < tile,
+          "tiles need size >= 1, tile >= 1 and 0 <= overlap < tile");
+  std::vector<int> origins{0};
+  while (origins.back() + tile < size) origins.push_back(origins.back() + tile - overlap);
+  return origins;
+}
+
+void copy_window(const float *from, int planes, int H, int W, int top, int left, int height, int width, float *to) {
+  const int inside = std::min(width, W - left);
+  for (int plane = 0; plane < planes; ++plane) {
+    for (int y = 0; y < height; ++y) {
+      const float *source = from + (static_cast<size_t>(plane) * H + padded_source(top + y, H)) * W;
+      std::memcpy(to, source + left, sizeof(float) * inside);
+      for (int x = inside; x < width; ++x) to[x] = source[padded_source(left + x, W)];
+      to += width;
+    }
+  }
+}
+
+Blend::Blend(int planes, int H, int W, int tile, int overlap)
+    : planes_(planes), H_(H), W_(W), tile_(tile), window_(tile, 1.0f), weight_(static_cast<size_t>(H) * W) {
+  for (int i = 0; i < tile && overlap > 0; ++i) {
+    const float u = std::min(1.0f, (static_cast<float>(std::min(i, tile - 1 - i)) + 0.5f) / static_cast<float>(overlap));
+    window_[i] = u * u * (3 - 2 * u);
+  }
+}
+
+void Blend::begin(float *mean) {
+  mean_ = mean;
+  std::fill(weight_.begin(), weight_.end(), 0.0f);
+}
+
+void Blend::add(const float *values, int top, int left) {
+  const int height = std::min(tile_, H_ - top), width = std::min(tile_, W_ - left);
+  const size_t area = static_cast<size_t>(H_) * W_;
+  std::vector<float> share(width);
+  for (int y = 0; y < height; ++y) {
+    const size_t line = static_cast<size_t>(top + y) * W_ + left;
+    for (int x = 0; x < width; ++x) {
+      const float w = window_[y] * window_[x], before = weight_[line + x];
+      weight_[line + x] = before + w;
+      share[x] = w / (before + w);
+    }
+    for (int plane = 0; plane < planes_; ++plane) {
+      float *mean = mean_ + plane * area + line;
+      const float *value = values + (static_cast<size_t>(plane) * tile_ + y) * tile_;
+      // A first value is taken as it is: mean may hold anything before.
+      for (int x = 0; x < width; ++x) mean[x] = share[x] == 1.0f ? value[x] : mean[x] + share[x] * (value[x] - mean[x]);
+    }
+  }
+}
+
+namespace {
+
+int round_up(int value, int step) { return (value + step - 1) / step * step; }
+
+[[noreturn]] void refuse(const char *what, int value, int g, int nearest) {
+  fail(I2SB_ERROR_ARGUMENT, std::string(what) + " " + std::to_string(value) + " does not fit: it must be a multiple of " +
+                                std::to_string(g) + " for this model; the nearest is " + std::to_string(nearest));
+}
+
+int nearest_multiple(int value, int g, int low, int high) {
+  return std::clamp((value + g / 2) / g * g, low, std::max(low, high));
+}
+
+// The tile's side and overlap asked for, checked against g = lcm(multiple, 16).
+void check_tile(const SizeRules &rules, int tile, int overlap) {
+  const int g = std::lcm(rules.multiple, 16);
+  if (rules.minimum == rules.tile && tile != rules.tile)
+    fail(I2SB_ERROR_ARGUMENT, "tile " + std::to_string(tile) + " does not fit: this model takes tiles of " +
+                                  std::to_string(rules.tile) + " only");
+  const int least = round_up(std::max(g, rules.minimum), g);
+  if (tile < least || tile % g != 0) refuse("tile", tile, g, nearest_multiple(tile, g, least, 1 << 20));
+  if (overlap < 0 || overlap > tile - g || overlap % g != 0)
+    refuse("tile overlap", overlap, g, nearest_multiple(overlap, g, 0, tile - g));
+}
+
+}  // namespace
+
+i2sb_layout plan_layout(const SizeRules &rules, int width, int height, int tile, int overlap) {
+  require(width >= 1 && height >= 1 && width <= 1 << 20 && height <= 1 << 20,
+          "an image's sides must be from 1 to 1048576 pixels");
+  i2sb_layout layout{};
+  layout.struct_size = sizeof layout;
+  layout.padded_width = round_up(std::max(width, rules.minimum), rules.multiple);
+  layout.padded_height = round_up(std::max(height, rules.minimum), rules.multiple);
+  const int longest = std::max(layout.padded_width, layout.padded_height);
+
+  require(tile >= -1, "tile must be -1 (by the model), 0 (the whole image) or the tile's side");
+  const bool whole = tile == 0 || (tile < 0 && longest <= rules.tile);
+  if (whole && rules.minimum == rules.tile && longest > rules.tile)
+    fail(I2SB_ERROR_ARGUMENT, "this model takes " + std::to_string(rules.tile) + " x " + std::to_string(rules.tile) +
+                                  " pixels only: an image of this size needs tiles");
+  layout.tile_count = 1;
+  if (whole) return layout;
+
+  layout.tile = tile < 0 ? rules.tile : tile;
+  // A tile smaller than the model's own keeps the share of overlap that the model asks for.
+  const int g = std::lcm(rules.multiple, 16);
+  layout.overlap = overlap >= 0 ? overlap : std::clamp(rules.overlap, 0, std::max(0, layout.tile / 2 / g * g));
+  check_tile(rules, layout.tile, layout.overlap);
+  layout.tile_count = static_cast<int>(tile_origins(layout.padded_width, layout.tile, layout.overlap).size() *
+                                       tile_origins(layout.padded_height, layout.tile, layout.overlap).size());
+  return layout;
+}
+
+}  // namespace i2sb
+
+extern "C" i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t *origins, int32_t *count,
+                                         i2sb_error *error) {
+  return i2sb::guard(error, [&] {
+    i2sb::require(count != nullptr, "count is NULL");
+    const std::vector<int> found = i2sb::tile_origins(size, tile, overlap);
+    const auto needed = static_cast<int32_t>(found.size());
+    i2sb::require(!origins || *count >= needed, "origins is too small for the tiles of this axis");
+    if (origins) std::copy(found.begin(), found.end(), origins);
+    *count = needed;
+  });
+}
