@@ -11,24 +11,24 @@ namespace i2sb::openvino {
 namespace {
 
 // Releases whose C API this code was tested with.
-constexpr const char *TESTED = "2026.";
+constexpr const char* TESTED = "2026.";
 
-void *open_library(const std::string &library) {
+void* open_library(const std::string& library) {
   if (!library.empty()) {
-    void *handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
+    void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!handle) fail(I2SB_ERROR_ENGINE, "OpenVINO cannot be opened: " + std::string(dlerror()));
     return handle;
   }
-  if (void *handle = dlopen("libopenvino_c.so", RTLD_NOW | RTLD_LOCAL)) return handle;
+  if (void* handle = dlopen("libopenvino_c.so", RTLD_NOW | RTLD_LOCAL)) return handle;
   fail(I2SB_ERROR_ENGINE,
        "OpenVINO was not found: install it (pip install openvino) or name its libopenvino_c.so in I2SB_RT_OPENVINO");
 }
 
 }  // namespace
 
-Api::Api(const std::string &library) : handle_(open_library(library)) {
-  const auto bind = [&](auto &function, const char *name) {
-    void *address = dlsym(handle_, name);
+Api::Api(const std::string& library) : handle_(open_library(library)) {
+  const auto bind = [&](auto& function, const char* name) {
+    void* address = dlsym(handle_, name);
     if (!address) fail(I2SB_ERROR_ENGINE, "this OpenVINO lacks " + std::string(name) + ": a 2026 release is needed");
     std::memcpy(&function, &address, sizeof address);
   };
@@ -73,9 +73,9 @@ Api::Api(const std::string &library) : handle_(open_library(library)) {
 // The library stays loaded: OpenVINO's threads may outlive the last object made from it.
 Api::~Api() = default;
 
-void Api::check(Status status, const char *doing) const {
+void Api::check(Status status, const char* doing) const {
   if (status == 0) return;
-  const char *reason = get_last_err_msg();
+  const char* reason = get_last_err_msg();
   fail(I2SB_ERROR_ENGINE, std::string("OpenVINO failed ") + doing + ": " +
                               (reason && *reason ? reason : ("status " + std::to_string(status)).c_str()));
 }

@@ -36,15 +36,15 @@ typedef struct i2sb_error {
   char message[512];
 } i2sb_error;
 
-I2SB_API const char *i2sb_version_string(void);
+I2SB_API const char* i2sb_version_string(void);
 
 /* ---- schedule: arXiv 2302.05872, eq. 11, in float64 ------------------------------------------------------------ */
 
 typedef struct i2sb_schedule {
   uint32_t struct_size;
-  int32_t interval;   /* N, even, 2 .. 1000000 */
-  double beta_max;    /* > 0 */
-  double t0, T;       /* ends of the network's time, before scaling by N */
+  int32_t interval; /* N, even, 2 .. 1000000 */
+  double beta_max;  /* > 0 */
+  double t0, T;     /* ends of the network's time, before scaling by N */
 } i2sb_schedule;
 
 /* Each array holds `interval` values; NULL skips it. noise_levels[k] is the network's time input at step k. */
@@ -53,8 +53,8 @@ typedef struct i2sb_schedule_arrays {
   double *betas, *std_fwd, *std_bwd, *std_sb, *mu_x0, *mu_x1, *noise_levels;
 } i2sb_schedule_arrays;
 
-I2SB_API i2sb_status i2sb_schedule_compute(const i2sb_schedule *schedule, const i2sb_schedule_arrays *arrays,
-                                           i2sb_error *error);
+I2SB_API i2sb_status i2sb_schedule_compute(const i2sb_schedule* schedule, const i2sb_schedule_arrays* arrays,
+                                           i2sb_error* error);
 
 /* ---- plan: a sampler as a table --------------------------------------------------------------------------------- */
 
@@ -62,29 +62,29 @@ I2SB_API i2sb_status i2sb_schedule_compute(const i2sb_schedule *schedule, const 
 
 /* Posterior sampling (eq. 4) in `nfe` network calls, 1 <= nfe <= interval - 1.
  * rows: [nfe][I2SB_ROW_COLUMNS]; steps: [nfe + 1], ascending (may be NULL). ot_ode != 0: without noise. */
-I2SB_API i2sb_status i2sb_plan_posterior(const i2sb_schedule *schedule, int32_t nfe, int32_t ot_ode, float *rows,
-                                         int32_t *steps, i2sb_error *error);
+I2SB_API i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t nfe, int32_t ot_ode, float* rows,
+                                         int32_t* steps, i2sb_error* error);
 
 typedef enum i2sb_known { I2SB_KNOWN_IS_X0 = 0, I2SB_KNOWN_IS_RENEWED = 1 } i2sb_known;
 
 typedef struct i2sb_plan {
   uint32_t struct_size;
   int32_t row_count;
-  const float *rows;  /* [row_count][I2SB_ROW_COLUMNS] */
-  int32_t clip;       /* not 0: clamp x0 to [-1, 1] */
-  int32_t known;      /* i2sb_known: what a mask does in a row */
+  const float* rows; /* [row_count][I2SB_ROW_COLUMNS] */
+  int32_t clip;      /* not 0: clamp x0 to [-1, 1] */
+  int32_t known;     /* i2sb_known: what a mask does in a row */
 } i2sb_plan;
 
 /* ---- noise and tiles -------------------------------------------------------------------------------------------- */
 
 /* Draws `first` .. `first + count - 1` of an image's standard normal noise; purpose 0 step, 1 hole, 2 known, 3 x1. */
 I2SB_API i2sb_status i2sb_noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, uint32_t purpose,
-                                float *out, i2sb_error *error);
+                                float* out, i2sb_error* error);
 
 /* Where the tiles of one axis begin. `*count` is the capacity of `origins` on entry, the number of tiles on return;
  * with origins NULL only the number is given. */
-I2SB_API i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t *origins, int32_t *count,
-                                       i2sb_error *error);
+I2SB_API i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t* origins, int32_t* count,
+                                       i2sb_error* error);
 
 /* ---- model files ------------------------------------------------------------------------------------------------ */
 
@@ -92,107 +92,111 @@ typedef struct i2sb_model i2sb_model; /* immutable; may be shared between thread
 
 typedef struct i2sb_tensor_view {
   uint32_t struct_size;
-  const char *name;
-  int32_t onnx_type;     /* 1 float32, 10 float16, 16 bfloat16, 7 int64 ... as in ONNX */
+  const char* name;
+  int32_t onnx_type; /* 1 float32, 10 float16, 16 bfloat16, 7 int64 ... as in ONNX */
   int32_t rank;
-  const int64_t *dims;
-  const void *data;      /* little-endian; NULL when it lies in another file */
+  const int64_t* dims;
+  const void* data; /* little-endian; NULL when it lies in another file */
   size_t bytes;
 } i2sb_tensor_view;
 
-I2SB_API i2sb_status i2sb_model_open(const char *path, i2sb_model **model, i2sb_error *error);
-I2SB_API void i2sb_model_free(i2sb_model *model);
+I2SB_API i2sb_status i2sb_model_open(const char* path, i2sb_model** model, i2sb_error* error);
+I2SB_API void i2sb_model_free(i2sb_model* model);
 /* The value of a metadata key, NULL if the model lacks it. Owned by the model. */
-I2SB_API const char *i2sb_model_metadata(const i2sb_model *model, const char *key);
-I2SB_API int32_t i2sb_model_metadata_count(const i2sb_model *model);
-I2SB_API void i2sb_model_metadata_at(const i2sb_model *model, int32_t index, const char **key, const char **value);
-I2SB_API int32_t i2sb_model_tensor_count(const i2sb_model *model);
-I2SB_API i2sb_status i2sb_model_tensor_at(const i2sb_model *model, int32_t index, i2sb_tensor_view *view,
-                                          i2sb_error *error);
+I2SB_API const char* i2sb_model_metadata(const i2sb_model* model, const char* key);
+I2SB_API int32_t i2sb_model_metadata_count(const i2sb_model* model);
+I2SB_API void i2sb_model_metadata_at(const i2sb_model* model, int32_t index, const char** key, const char** value);
+I2SB_API int32_t i2sb_model_tensor_count(const i2sb_model* model);
+I2SB_API i2sb_status i2sb_model_tensor_at(const i2sb_model* model, int32_t index, i2sb_tensor_view* view,
+                                          i2sb_error* error);
 
 /* ---- engines ---------------------------------------------------------------------------------------------------- */
 
 /* An inference engine, as a table of functions. One engine is used by one thread at a time. */
 typedef struct i2sb_engine {
   uint32_t struct_size;
-  void *self;
+  void* self;
   /* out[B,Cout,H,W] = network(x[B,Cin,H,W], t[B]). Returns I2SB_OK or a status, with its sentence in `error`. */
-  i2sb_status (*predict)(void *self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height,
-                         int32_t width, const float *x, const float *t, float *out, i2sb_error *error);
-  void (*free)(void *self); /* may be NULL */
+  i2sb_status (*predict)(void* self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height,
+                         int32_t width, const float* x, const float* t, float* out, i2sb_error* error);
+  void (*free)(void* self); /* may be NULL */
 } i2sb_engine;
 
 typedef struct i2sb_openvino_options {
   uint32_t struct_size;
-  int32_t threads;          /* 0: one a core */
-  const char *precision;    /* NULL or "auto", "fp32", "bf16" */
-  const char *cache_dir;    /* where compiled networks are kept; NULL: nowhere */
-  const char *library;      /* libopenvino_c's path; NULL: I2SB_RT_OPENVINO, then the loader's own search */
+  int32_t threads;       /* 0: one a core */
+  const char* precision; /* NULL or "auto", "fp32", "bf16" */
+  const char* cache_dir; /* where compiled networks are kept; NULL: nowhere */
+  const char* library;   /* libopenvino_c's path; NULL: I2SB_RT_OPENVINO, then the loader's own search */
 } i2sb_openvino_options;
 
 /* Fills `*engine`; the model must outlive it. */
-I2SB_API i2sb_status i2sb_openvino_engine(const i2sb_model *model, const i2sb_openvino_options *options,
-                                          i2sb_engine *engine, i2sb_error *error);
+I2SB_API i2sb_status i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_options* options,
+                                          i2sb_engine* engine, i2sb_error* error);
 /* What an engine of i2sb_openvino_engine runs: "fp32" or "bf16". */
-I2SB_API const char *i2sb_openvino_precision(const i2sb_engine *engine);
+I2SB_API const char* i2sb_openvino_precision(const i2sb_engine* engine);
 /* The release of OpenVINO behind it. */
-I2SB_API const char *i2sb_openvino_release(const i2sb_engine *engine);
+I2SB_API const char* i2sb_openvino_release(const i2sb_engine* engine);
 
 /* ---- sampling: the loop ----------------------------------------------------------------------------------------- */
 
-typedef enum i2sb_phase { I2SB_PHASE_NETWORK = 0, I2SB_PHASE_STEP = 1, I2SB_PHASE_PREPARE = 2, I2SB_PHASE_FINISH = 3 }
-    i2sb_phase;
+typedef enum i2sb_phase {
+  I2SB_PHASE_NETWORK = 0,
+  I2SB_PHASE_STEP = 1,
+  I2SB_PHASE_PREPARE = 2,
+  I2SB_PHASE_FINISH = 3
+} i2sb_phase;
 
 /* What the loop tells its observer, after each piece of work. */
 typedef struct i2sb_event {
-  int32_t phase;           /* i2sb_phase */
+  int32_t phase; /* i2sb_phase */
   int32_t row, row_count;
   int32_t tile, tile_count; /* network calls done of this row's; 0 of 0 outside the network */
   int64_t begin_ns, end_ns; /* steady clock */
 } i2sb_event;
 
 /* Returns 0 to go on, anything else to stop with I2SB_ERROR_CANCELLED. */
-typedef int32_t (*i2sb_observer)(void *user, const i2sb_event *event);
+typedef int32_t (*i2sb_observer)(void* user, const i2sb_event* event);
 
 typedef struct i2sb_sample_params {
   uint32_t struct_size;
   int32_t batch, channels, height, width;
-  int32_t cond_channels;    /* of cond; 0 without */
-  const float *x1;          /* [B,C,H,W]: the degraded images in [-1,1] */
-  const float *start;       /* [B,C,H,W]: the state at the beginning; NULL: x1 */
-  const float *cond;        /* [B,cond_channels,H,W]: shown to the network behind x; NULL without */
-  const float *mask;        /* [B,1,H,W]: 1 = hole, 0 = known; NULL without */
-  const uint64_t *seeds;    /* [B]; NULL: all 0 */
-  const float *draws;       /* [draw_count,B,C,H,W]: recorded noise in the order drawn; NULL: Philox */
+  int32_t cond_channels; /* of cond; 0 without */
+  const float* x1;       /* [B,C,H,W]: the degraded images in [-1,1] */
+  const float* start;    /* [B,C,H,W]: the state at the beginning; NULL: x1 */
+  const float* cond;     /* [B,cond_channels,H,W]: shown to the network behind x; NULL without */
+  const float* mask;     /* [B,1,H,W]: 1 = hole, 0 = known; NULL without */
+  const uint64_t* seeds; /* [B]; NULL: all 0 */
+  const float* draws;    /* [draw_count,B,C,H,W]: recorded noise in the order drawn; NULL: Philox */
   int32_t draw_count;
-  float *out;               /* [B,C,H,W]; may be x1 */
-  float *trajectory;        /* [B,rows,C,H,W], index 0 final; NULL: not kept */
-  int32_t tile, overlap;    /* tile 0: the network sees the whole image */
-  int32_t network_batch;    /* 0: the whole batch; else the exact batch of every network call, the last one padded */
-  int32_t threads;          /* for all but the network; 0: one a core */
-  i2sb_observer observer;   /* NULL without */
-  void *observer_user;
+  float* out;             /* [B,C,H,W]; may be x1 */
+  float* trajectory;      /* [B,rows,C,H,W], index 0 final; NULL: not kept */
+  int32_t tile, overlap;  /* tile 0: the network sees the whole image */
+  int32_t network_batch;  /* 0: the whole batch; else the exact batch of every network call, the last one padded */
+  int32_t threads;        /* for all but the network; 0: one a core */
+  i2sb_observer observer; /* NULL without */
+  void* observer_user;
 } i2sb_sample_params;
 
-I2SB_API i2sb_status i2sb_sample(const i2sb_engine *engine, const i2sb_plan *plan, const i2sb_sample_params *params,
-                                 i2sb_error *error);
+I2SB_API i2sb_status i2sb_sample(const i2sb_engine* engine, const i2sb_plan* plan, const i2sb_sample_params* params,
+                                 i2sb_error* error);
 
 /* ---- restoring: 8-bit image in, 8-bit image out ----------------------------------------------------------------- */
 
 typedef struct i2sb_restore_params {
   uint32_t struct_size;
   int32_t width, height;
-  int32_t channels;         /* of the image: those of the model */
-  const uint8_t *image;     /* [H,W,C] */
-  const uint8_t *mask;      /* [H,W]: 0 = known, anything else = hole; NULL without */
-  uint8_t *out;             /* [H,W,C]; may be image */
+  int32_t channels;     /* of the image: those of the model */
+  const uint8_t* image; /* [H,W,C] */
+  const uint8_t* mask;  /* [H,W]: 0 = known, anything else = hole; NULL without */
+  uint8_t* out;         /* [H,W,C]; may be image */
   uint64_t seed;
-  const i2sb_plan *plan;
-  int32_t tile;             /* -1: by the model, 0: whole, else the tile's side */
-  int32_t overlap;          /* -1: by the model */
-  int32_t threads;          /* 0: one a core */
+  const i2sb_plan* plan;
+  int32_t tile;    /* -1: by the model, 0: whole, else the tile's side */
+  int32_t overlap; /* -1: by the model */
+  int32_t threads; /* 0: one a core */
   i2sb_observer observer;
-  void *observer_user;
+  void* observer_user;
 } i2sb_restore_params;
 
 /* What a restore of this size would do: the padded size, the tile's side (0 = whole) and the network calls a row. */
@@ -203,12 +207,12 @@ typedef struct i2sb_layout {
   int32_t tile_count;
 } i2sb_layout;
 
-I2SB_API i2sb_status i2sb_restore_layout(const i2sb_model *model, int32_t width, int32_t height, int32_t tile,
-                                         int32_t overlap, i2sb_layout *layout, i2sb_error *error);
+I2SB_API i2sb_status i2sb_restore_layout(const i2sb_model* model, int32_t width, int32_t height, int32_t tile,
+                                         int32_t overlap, i2sb_layout* layout, i2sb_error* error);
 
 /* Pads, fills the hole, samples, crops, pastes the known pixels and rounds, as the model's metadata say. */
-I2SB_API i2sb_status i2sb_restore(const i2sb_model *model, const i2sb_engine *engine,
-                                  const i2sb_restore_params *params, i2sb_error *error);
+I2SB_API i2sb_status i2sb_restore(const i2sb_model* model, const i2sb_engine* engine, const i2sb_restore_params* params,
+                                  i2sb_error* error);
 
 #ifdef __cplusplus
 }

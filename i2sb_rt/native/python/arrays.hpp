@@ -17,7 +17,7 @@ using Array = py::array_t<T, py::array::c_style>;
 
 // An argument that must be a contiguous array of T with this many axes; nothing is converted.
 template <typename T>
-Array<T> expect(const py::handle &value, const char *name, py::ssize_t axes) {
+Array<T> expect(const py::handle& value, const char* name, py::ssize_t axes) {
   if (!py::isinstance<Array<T>>(value))
     throw py::type_error(std::string(name) + " must be a C-contiguous array of " +
                          std::string(py::str(py::dtype::of<T>())));
@@ -29,15 +29,15 @@ Array<T> expect(const py::handle &value, const char *name, py::ssize_t axes) {
 }
 
 template <typename T>
-std::optional<Array<T>> expect_or_none(const py::handle &value, const char *name, py::ssize_t axes) {
+std::optional<Array<T>> expect_or_none(const py::handle& value, const char* name, py::ssize_t axes) {
   if (value.is_none()) return std::nullopt;
   return expect<T>(value, name, axes);
 }
 
 template <typename T>
-void expect_shape(const Array<T> &array, const char *name, const std::vector<py::ssize_t> &shape) {
+void expect_shape(const Array<T>& array, const char* name, const std::vector<py::ssize_t>& shape) {
   if (std::equal(shape.begin(), shape.end(), array.shape(), array.shape() + array.ndim())) return;
-  const auto text = [](const auto *first, const auto *last) {
+  const auto text = [](const auto* first, const auto* last) {
     std::string out = "[";
     for (; first != last; ++first) out += (out.size() > 1 ? "," : "") + std::to_string(*first);
     return out + "]";
@@ -47,7 +47,7 @@ void expect_shape(const Array<T> &array, const char *name, const std::vector<py:
 }
 
 template <typename T>
-const T *data_or_null(const std::optional<Array<T>> &array) {
+const T* data_or_null(const std::optional<Array<T>>& array) {
   return array ? array->data() : nullptr;
 }
 

@@ -12,11 +12,11 @@ namespace i2sb::python {
 namespace py = pybind11;
 
 // Throws the Python exception of a failed status.
-void raise(i2sb_status status, const i2sb_error &error);
+void raise(i2sb_status status, const i2sb_error& error);
 
 // Calls `body(error)` and raises if it fails.
 template <typename Body>
-void call(Body &&body) {
+void call(Body&& body) {
   i2sb_error error{};
   const i2sb_status status = body(&error);
   if (status != I2SB_OK) raise(status, error);
@@ -34,17 +34,17 @@ struct EngineHandle {
   std::exception_ptr raised;
 
   EngineHandle() = default;
-  EngineHandle(const EngineHandle &) = delete;
-  EngineHandle &operator=(const EngineHandle &) = delete;
+  EngineHandle(const EngineHandle&) = delete;
+  EngineHandle& operator=(const EngineHandle&) = delete;
   ~EngineHandle() {
     if (engine.free) engine.free(engine.self);
   }
 };
 
-void bind_errors(py::module_ &module);
-void bind_tables(py::module_ &module);
-void bind_model(py::module_ &module);
-void bind_engine(py::module_ &module);
-void bind_sampling(py::module_ &module);
+void bind_errors(py::module_& module);
+void bind_tables(py::module_& module);
+void bind_model(py::module_& module);
+void bind_engine(py::module_& module);
+void bind_sampling(py::module_& module);
 
 }  // namespace i2sb::python

@@ -1,3 +1,5 @@
+#include <pybind11/stl.h>
+
 #include <optional>
 
 #include "arrays.hpp"
@@ -6,14 +8,14 @@
 namespace i2sb::python {
 namespace {
 
-std::shared_ptr<EngineHandle> make_openvino(const ModelHandle &model, int32_t threads, const std::string &precision,
-                                            const std::optional<std::string> &cache_dir,
-                                            const std::optional<std::string> &library) {
+std::shared_ptr<EngineHandle> make_openvino(const ModelHandle& model, int32_t threads, const std::string& precision,
+                                            const std::optional<std::string>& cache_dir,
+                                            const std::optional<std::string>& library) {
   const i2sb_openvino_options options{sizeof(i2sb_openvino_options), threads, precision.c_str(),
                                       cache_dir ? cache_dir->c_str() : nullptr, library ? library->c_str() : nullptr};
   auto handle = std::make_shared<EngineHandle>();
   handle->model = model.model;
-  call([&](i2sb_error *error) {
+  call([&](i2sb_error* error) {
     const py::gil_scoped_release release;
     return i2sb_openvino_engine(model.model.get(), &options, &handle->engine, error);
   });
@@ -21,16 +23,16 @@ std::shared_ptr<EngineHandle> make_openvino(const ModelHandle &model, int32_t th
 }
 
 // A view of the loop's memory, for the time of the call.
-Array<float> view(const float *data, const std::vector<py::ssize_t> &shape) {
-  const py::capsule owner(data, [](void *) {});
+Array<float> view(const float* data, const std::vector<py::ssize_t>& shape) {
+  const py::capsule owner(data, [](void*) {});
   Array<float> array(shape, data, owner);
   array.attr("setflags")(py::arg("write") = false);
   return array;
 }
 
-i2sb_status predict(void *self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height, int32_t width,
-                    const float *x, const float *t, float *out, i2sb_error *error) {
-  auto *handle = static_cast<EngineHandle *>(self);
+i2sb_status predict(void* self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height, int32_t width,
+                    const float* x, const float* t, float* out, i2sb_error* error) {
+  auto* handle = static_cast<EngineHandle*>(self);
   const py::gil_scoped_acquire acquire;
   try {
     const py::object answer = handle->callback(view(x, {batch, in_channels, height, width}), view(t, {batch}));
@@ -38,7 +40,7 @@ i2sb_status predict(void *self, int32_t batch, int32_t in_channels, int32_t out_
     expect_shape(values, "what the network returns", {batch, out_channels, height, width});
     std::copy_n(values.data(), values.size(), out);
     return I2SB_OK;
-  } catch (const std::exception &fault) {
+  } catch (const std::exception& fault) {
     // Kept, so that the caller sees the network's own exception.
     handle->raised = std::current_exception();
     std::snprintf(error->message, sizeof error->message, "%s", fault.what());
@@ -55,17 +57,19 @@ std::shared_ptr<EngineHandle> make_callback(py::function callback) {
 
 }  // namespace
 
-void bind_engine(py::module_ &module) {
+void bind_engine(py::module_& module) {
   using py::arg;
   py::class_<EngineHandle, std::shared_ptr<EngineHandle>>(module, "Engine")
       .def_static("openvino", &make_openvino, arg("model"), arg("threads") = 0, arg("precision") = "auto",
                   arg("cache_dir") = py::none(), arg("library") = py::none())
       .def_static("callback", &make_callback, arg("predict"))
       .def_property_readonly("precision",
-                             [](const EngineHandle &handle) {
-                               return handle.callback ? std::string("callback") : i2sb_openvino_precision(&handle.engine);
+                             [](const EngineHandle& handle) {
+                               return handle.callback ? std::string("callback")
+                                                      : i2sb_openvino_precision(&handle.engine);
                              })
-      .def_property_readonly("release", [](const EngineHandle &handle) { return i2sb_openvino_release(&handle.engine); });
+      .def_property_readonly("release",
+                             [](const EngineHandle& handle) { return i2sb_openvino_release(&handle.engine); });
 }
 
 }  // namespace i2sb::python

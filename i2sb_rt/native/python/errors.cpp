@@ -17,20 +17,20 @@ constexpr Kind KINDS[] = {
 
 }  // namespace
 
-void bind_errors(py::module_ &module) {
-  const py::object base = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
-      "i2sb_rt._core.CoreError", "A failure inside the core.", PyExc_RuntimeError, nullptr));
+void bind_errors(py::module_& module) {
+  const py::object base = py::reinterpret_steal<py::object>(
+      PyErr_NewExceptionWithDoc("i2sb_rt._core.CoreError", "A failure inside the core.", PyExc_RuntimeError, nullptr));
   module.attr("CoreError") = base;
-  for (const Kind &kind : KINDS)
-    module.attr(kind.name) = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
-        (std::string("i2sb_rt._core.") + kind.name).c_str(), kind.doc, base.ptr(), nullptr));
+  for (const Kind& kind : KINDS)
+    module.attr(kind.name) = py::reinterpret_steal<py::object>(
+        PyErr_NewExceptionWithDoc((std::string("i2sb_rt._core.") + kind.name).c_str(), kind.doc, base.ptr(), nullptr));
 }
 
-void raise(i2sb_status status, const i2sb_error &error) {
+void raise(i2sb_status status, const i2sb_error& error) {
   if (status == I2SB_ERROR_ARGUMENT) throw py::value_error(error.message);
   const py::module_ module = py::module_::import("i2sb_rt._core");
-  PyObject *type = status == I2SB_ERROR_MEMORY ? PyExc_MemoryError : module.attr("CoreError").ptr();
-  for (const Kind &kind : KINDS)
+  PyObject* type = status == I2SB_ERROR_MEMORY ? PyExc_MemoryError : module.attr("CoreError").ptr();
+  for (const Kind& kind : KINDS)
     if (kind.status == status) type = module.attr(kind.name).ptr();
   PyErr_SetString(type, error.message);
   throw py::error_already_set();

@@ -5,16 +5,16 @@
 namespace i2sb::python {
 namespace {
 
-std::shared_ptr<ModelHandle> open(const std::string &path) {
-  i2sb_model *model = nullptr;
-  call([&](i2sb_error *error) {
+std::shared_ptr<ModelHandle> open(const std::string& path) {
+  i2sb_model* model = nullptr;
+  call([&](i2sb_error* error) {
     const py::gil_scoped_release release;
     return i2sb_model_open(path.c_str(), &model, error);
   });
   return std::make_shared<ModelHandle>(ModelHandle{{model, i2sb_model_free}});
 }
 
-py::dict metadata(const ModelHandle &handle) {
+py::dict metadata(const ModelHandle& handle) {
   py::dict out;
   for (int32_t i = 0; i < i2sb_model_metadata_count(handle.model.get()); ++i) {
     const char *key = nullptr, *value = nullptr;
@@ -24,24 +24,24 @@ py::dict metadata(const ModelHandle &handle) {
   return out;
 }
 
-py::dict tensors(const ModelHandle &handle) {
+py::dict tensors(const ModelHandle& handle) {
   py::dict out;
   for (int32_t i = 0; i < i2sb_model_tensor_count(handle.model.get()); ++i) {
     i2sb_tensor_view view{};
     view.struct_size = sizeof view;
-    call([&](i2sb_error *error) { return i2sb_model_tensor_at(handle.model.get(), i, &view, error); });
+    call([&](i2sb_error* error) { return i2sb_model_tensor_at(handle.model.get(), i, &view, error); });
     py::tuple shape(view.rank);
     for (int32_t axis = 0; axis < view.rank; ++axis) shape[static_cast<size_t>(axis)] = view.dims[axis];
     out[py::str(view.name)] =
-        py::make_tuple(view.onnx_type, shape, py::bytes(static_cast<const char *>(view.data), view.bytes));
+        py::make_tuple(view.onnx_type, shape, py::bytes(static_cast<const char*>(view.data), view.bytes));
   }
   return out;
 }
 
-py::dict layout(const ModelHandle &handle, int32_t width, int32_t height, int32_t tile, int32_t overlap) {
+py::dict layout(const ModelHandle& handle, int32_t width, int32_t height, int32_t tile, int32_t overlap) {
   i2sb_layout found{};
   found.struct_size = sizeof found;
-  call([&](i2sb_error *error) {
+  call([&](i2sb_error* error) {
     return i2sb_restore_layout(handle.model.get(), width, height, tile, overlap, &found, error);
   });
   py::dict out;
@@ -55,7 +55,7 @@ py::dict layout(const ModelHandle &handle, int32_t width, int32_t height, int32_
 
 }  // namespace
 
-void bind_model(py::module_ &module) {
+void bind_model(py::module_& module) {
   using py::arg;
   py::class_<ModelHandle, std::shared_ptr<ModelHandle>>(module, "Model")
       .def(py::init(&open), arg("path"))

@@ -11,9 +11,9 @@ struct Observer {
   py::object function;
   std::exception_ptr raised;
 
-  static int32_t call(void *user, const i2sb_event *event) {
-    constexpr const char *PHASES[] = {"network", "step", "prepare", "finish"};
-    auto *observer = static_cast<Observer *>(user);
+  static int32_t call(void* user, const i2sb_event* event) {
+    constexpr const char* PHASES[] = {"network", "step", "prepare", "finish"};
+    auto* observer = static_cast<Observer*>(user);
     const py::gil_scoped_acquire acquire;
     try {
       const py::object stop = observer->function(PHASES[event->phase], event->row, event->row_count, event->tile,
@@ -26,16 +26,17 @@ struct Observer {
   }
 };
 
-i2sb_plan make_plan(const Array<float> &rows, bool clip, const std::string &known) {
+i2sb_plan make_plan(const Array<float>& rows, bool clip, const std::string& known) {
   if (rows.shape(1) != I2SB_ROW_COLUMNS)
     throw py::value_error("rows must be [nfe," + std::to_string(I2SB_ROW_COLUMNS) + "]");
   if (known != "renew" && known != "x0") throw py::value_error("known must be 'renew' or 'x0', not '" + known + "'");
-  return {sizeof(i2sb_plan), side(rows.shape(0)), rows.data(), clip, known == "x0" ? I2SB_KNOWN_IS_X0 : I2SB_KNOWN_IS_RENEWED};
+  return {sizeof(i2sb_plan), side(rows.shape(0)), rows.data(), clip,
+          known == "x0" ? I2SB_KNOWN_IS_X0 : I2SB_KNOWN_IS_RENEWED};
 }
 
 // Runs `body` without the interpreter's lock; exceptions of Python callbacks come before the core's own error.
 template <typename Body>
-void run(EngineHandle &engine, Observer &observer, Body &&body) {
+void run(EngineHandle& engine, Observer& observer, Body&& body) {
   i2sb_error error{};
   i2sb_status status = I2SB_OK;
   engine.raised = nullptr;
@@ -49,7 +50,7 @@ void run(EngineHandle &engine, Observer &observer, Body &&body) {
   raise(status, error);
 }
 
-std::vector<uint64_t> seed_list(const py::handle &seeds, py::ssize_t batch) {
+std::vector<uint64_t> seed_list(const py::handle& seeds, py::ssize_t batch) {
   std::vector<uint64_t> list;
   if (seeds.is_none()) return list;
   for (const py::handle seed : seeds) list.push_back(py::cast<uint64_t>(seed));
@@ -59,9 +60,9 @@ std::vector<uint64_t> seed_list(const py::handle &seeds, py::ssize_t batch) {
   return list;
 }
 
-Array<float> sample(EngineHandle &engine, const py::object &rows_in, const py::object &x1_in, bool clip,
-                    const std::string &known, const py::object &start_in, const py::object &cond_in,
-                    const py::object &mask_in, const py::object &seeds_in, const py::object &draws_in, bool trajectory,
+Array<float> sample(EngineHandle& engine, const py::object& rows_in, const py::object& x1_in, bool clip,
+                    const std::string& known, const py::object& start_in, const py::object& cond_in,
+                    const py::object& mask_in, const py::object& seeds_in, const py::object& draws_in, bool trajectory,
                     int32_t tile, int32_t overlap, int32_t network_batch, int32_t threads, py::object observer_in) {
   const auto rows = expect<float>(rows_in, "rows", 2), x1 = expect<float>(x1_in, "x1", 4);
   const i2sb_plan plan = make_plan(rows, clip, known);
@@ -100,12 +101,12 @@ Array<float> sample(EngineHandle &engine, const py::object &rows_in, const py::o
   params.threads = threads;
   params.observer = observer.function.is_none() ? nullptr : &Observer::call;
   params.observer_user = &observer;
-  run(engine, observer, [&](i2sb_error *error) { return i2sb_sample(&engine.engine, &plan, &params, error); });
+  run(engine, observer, [&](i2sb_error* error) { return i2sb_sample(&engine.engine, &plan, &params, error); });
   return states ? *states : out;
 }
 
-Array<uint8_t> restore(const ModelHandle &model, EngineHandle &engine, const py::object &rows_in,
-                       const py::object &image_in, bool clip, const std::string &known, const py::object &mask_in,
+Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py::object& rows_in,
+                       const py::object& image_in, bool clip, const std::string& known, const py::object& mask_in,
                        uint64_t seed, int32_t tile, int32_t overlap, int32_t threads, py::object observer_in) {
   const auto rows = expect<float>(rows_in, "rows", 2);
   const auto image = expect<uint8_t>(image_in, "image", 3);
@@ -130,13 +131,13 @@ Array<uint8_t> restore(const ModelHandle &model, EngineHandle &engine, const py:
   params.observer = observer.function.is_none() ? nullptr : &Observer::call;
   params.observer_user = &observer;
   run(engine, observer,
-      [&](i2sb_error *error) { return i2sb_restore(model.model.get(), &engine.engine, &params, error); });
+      [&](i2sb_error* error) { return i2sb_restore(model.model.get(), &engine.engine, &params, error); });
   return out;
 }
 
 }  // namespace
 
-void bind_sampling(py::module_ &module) {
+void bind_sampling(py::module_& module) {
   using py::arg;
   module.def("sample", &sample, arg("engine"), arg("rows"), arg("x1"), py::kw_only(), arg("clip") = false,
              arg("known") = "renew", arg("start") = py::none(), arg("cond") = py::none(), arg("mask") = py::none(),

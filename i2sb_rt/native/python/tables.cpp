@@ -15,9 +15,9 @@ py::dict schedule_compute(int32_t interval, double beta_max, double t0, double T
   const i2sb_schedule schedule = make_schedule(interval, beta_max, t0, T);
   i2sb_schedule_arrays arrays{};
   arrays.struct_size = sizeof arrays;
-  call([&](i2sb_error *error) { return i2sb_schedule_compute(&schedule, &arrays, error); });
+  call([&](i2sb_error* error) { return i2sb_schedule_compute(&schedule, &arrays, error); });
   py::dict out;
-  const auto array = [&](const char *name) {
+  const auto array = [&](const char* name) {
     Array<double> made(interval);
     out[name] = made;
     return made.mutable_data();
@@ -29,7 +29,7 @@ py::dict schedule_compute(int32_t interval, double beta_max, double t0, double T
   arrays.mu_x0 = array("mu_x0");
   arrays.mu_x1 = array("mu_x1");
   arrays.noise_levels = array("noise_levels");
-  call([&](i2sb_error *error) { return i2sb_schedule_compute(&schedule, &arrays, error); });
+  call([&](i2sb_error* error) { return i2sb_schedule_compute(&schedule, &arrays, error); });
   return out;
 }
 
@@ -38,7 +38,7 @@ py::tuple plan_posterior(int32_t interval, double beta_max, double t0, double T,
   const int32_t rows_wanted = nfe < 1 || nfe > interval ? 1 : nfe;  // the core refuses such a number by itself
   Array<float> rows({static_cast<py::ssize_t>(rows_wanted), static_cast<py::ssize_t>(I2SB_ROW_COLUMNS)});
   Array<int32_t> steps(rows_wanted + 1);
-  call([&](i2sb_error *error) {
+  call([&](i2sb_error* error) {
     return i2sb_plan_posterior(&schedule, nfe, ot_ode, rows.mutable_data(), steps.mutable_data(), error);
   });
   return py::make_tuple(rows, steps);
@@ -47,8 +47,8 @@ py::tuple plan_posterior(int32_t interval, double beta_max, double t0, double T,
 Array<float> noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, uint32_t purpose) {
   if (count > static_cast<uint64_t>(PY_SSIZE_T_MAX)) throw py::value_error("count is too large");
   Array<float> out(static_cast<py::ssize_t>(count));
-  float *data = out.mutable_data();
-  call([&](i2sb_error *error) {
+  float* data = out.mutable_data();
+  call([&](i2sb_error* error) {
     const py::gil_scoped_release release;
     return i2sb_noise(seed, first, count, row, purpose, data, error);
   });
@@ -57,15 +57,15 @@ Array<float> noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, 
 
 std::vector<int32_t> tile_origins(int32_t size, int32_t tile, int32_t overlap) {
   int32_t count = 0;
-  call([&](i2sb_error *error) { return i2sb_tile_origins(size, tile, overlap, nullptr, &count, error); });
+  call([&](i2sb_error* error) { return i2sb_tile_origins(size, tile, overlap, nullptr, &count, error); });
   std::vector<int32_t> origins(static_cast<size_t>(count));
-  call([&](i2sb_error *error) { return i2sb_tile_origins(size, tile, overlap, origins.data(), &count, error); });
+  call([&](i2sb_error* error) { return i2sb_tile_origins(size, tile, overlap, origins.data(), &count, error); });
   return origins;
 }
 
 }  // namespace
 
-void bind_tables(py::module_ &module) {
+void bind_tables(py::module_& module) {
   using py::arg;
   module.def("schedule_compute", &schedule_compute, arg("interval"), arg("beta_max"), arg("t0"), arg("T"));
   module.def("plan_posterior", &plan_posterior, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"),

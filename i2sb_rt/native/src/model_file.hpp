@@ -16,8 +16,8 @@ struct Tensor {
   std::string name;
   int32_t type = 0;  // of ONNX
   std::vector<int64_t> dims;
-  std::string_view data;      // inside the file's bytes
-  bool elsewhere = false;     // stored in another file
+  std::string_view data;   // inside the file's bytes
+  bool elsewhere = false;  // stored in another file
 };
 
 // What the loop must know of a model, from its metadata.

@@ -23,7 +23,7 @@ std::vector<int> spaced_steps(int interval, int nfe) {
   return steps;
 }
 
-std::vector<float> posterior_rows(const Schedule &schedule, const std::vector<int> &steps, bool ot_ode) {
+std::vector<float> posterior_rows(const Schedule& schedule, const std::vector<int>& steps, bool ot_ode) {
   const size_t nfe = steps.size() - 1;
   std::vector<float> rows(nfe * I2SB_ROW_COLUMNS);
   for (size_t i = 0; i < nfe; ++i) {
@@ -47,8 +47,8 @@ std::vector<float> posterior_rows(const Schedule &schedule, const std::vector<in
 
 }  // namespace i2sb
 
-extern "C" i2sb_status i2sb_plan_posterior(const i2sb_schedule *schedule, int32_t nfe, int32_t ot_ode, float *rows,
-                                           int32_t *steps, i2sb_error *error) {
+extern "C" i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t nfe, int32_t ot_ode, float* rows,
+                                           int32_t* steps, i2sb_error* error) {
   return i2sb::guard(error, [&] {
     i2sb::require_struct(schedule, "schedule");
     i2sb::require(rows != nullptr, "rows is NULL");

@@ -11,6 +11,6 @@ namespace i2sb {
 std::vector<int> spaced_steps(int interval, int nfe);
 
 // Rows of I2SB_ROW_COLUMNS floats.
-std::vector<float> posterior_rows(const Schedule &schedule, const std::vector<int> &steps, bool ot_ode);
+std::vector<float> posterior_rows(const Schedule& schedule, const std::vector<int>& steps, bool ot_ode);
 
 }  // namespace i2sb

@@ -13,19 +13,19 @@ namespace i2sb {
 namespace {
 
 // [H,W,C] 0..255 -> [C,H',W'] in [-1,1], padded at the right and bottom.
-std::vector<float> to_planes(const uint8_t *image, int width, int height, int channels, const i2sb_layout &layout) {
+std::vector<float> to_planes(const uint8_t* image, int width, int height, int channels, const i2sb_layout& layout) {
   std::vector<float> planes(static_cast<size_t>(channels) * layout.padded_height * layout.padded_width);
-  float *to = planes.data();
+  float* to = planes.data();
   for (int c = 0; c < channels; ++c)
     for (int y = 0; y < layout.padded_height; ++y) {
-      const uint8_t *line = image + static_cast<size_t>(padded_source(y, height)) * width * channels + c;
+      const uint8_t* line = image + static_cast<size_t>(padded_source(y, height)) * width * channels + c;
       for (int x = 0; x < layout.padded_width; ++x)
         *to++ = static_cast<float>(line[static_cast<size_t>(padded_source(x, width)) * channels]) / 127.5f - 1.0f;
     }
   return planes;
 }
 
-std::vector<float> to_mask(const uint8_t *mask, int width, int height, const i2sb_layout &layout) {
+std::vector<float> to_mask(const uint8_t* mask, int width, int height, const i2sb_layout& layout) {
   std::vector<float> padded;
   padded.reserve(static_cast<size_t>(layout.padded_height) * layout.padded_width);
   for (int y = 0; y < layout.padded_height; ++y)
@@ -35,7 +35,7 @@ std::vector<float> to_mask(const uint8_t *mask, int width, int height, const i2s
 }
 
 // Crops, pastes the known pixels as they were, clamps and rounds half to even.
-void to_bytes(const std::vector<float> &planes, const i2sb_restore_params &p, const i2sb_layout &layout) {
+void to_bytes(const std::vector<float>& planes, const i2sb_restore_params& p, const i2sb_layout& layout) {
   const size_t area = static_cast<size_t>(layout.padded_height) * layout.padded_width;
   for (int y = 0; y < p.height; ++y)
     for (int x = 0; x < p.width; ++x) {
@@ -55,7 +55,7 @@ std::vector<float> image_noise(uint64_t seed, size_t count, uint32_t purpose, in
   return z;
 }
 
-void check(const ModelRules &rules, const i2sb_restore_params &p) {
+void check(const ModelRules& rules, const i2sb_restore_params& p) {
   require_struct(&p, "params");
   require(p.image && p.out && p.plan, "image, out or plan is NULL");
   if (p.channels != rules.channels)
@@ -63,8 +63,8 @@ void check(const ModelRules &rules, const i2sb_restore_params &p) {
                                   " channels, the image has " + std::to_string(p.channels));
 }
 
-void restore(const i2sb_model &model, const i2sb_engine &engine, const i2sb_restore_params &p) {
-  const ModelRules &rules = model.rules;
+void restore(const i2sb_model& model, const i2sb_engine& engine, const i2sb_restore_params& p) {
+  const ModelRules& rules = model.rules;
   check(rules, p);
   const i2sb_layout layout = plan_layout(rules.size, p.width, p.height, p.tile, p.overlap);
   const int threads = thread_count(p.threads);
@@ -116,8 +116,8 @@ void restore(const i2sb_model &model, const i2sb_engine &engine, const i2sb_rest
 
 extern "C" {
 
-i2sb_status i2sb_restore_layout(const i2sb_model *model, int32_t width, int32_t height, int32_t tile, int32_t overlap,
-                                i2sb_layout *layout, i2sb_error *error) {
+i2sb_status i2sb_restore_layout(const i2sb_model* model, int32_t width, int32_t height, int32_t tile, int32_t overlap,
+                                i2sb_layout* layout, i2sb_error* error) {
   return i2sb::guard(error, [&] {
     i2sb::require(model && layout, "model or layout is NULL");
     i2sb::require_struct(layout, "layout");
@@ -125,8 +125,8 @@ i2sb_status i2sb_restore_layout(const i2sb_model *model, int32_t width, int32_t 
   });
 }
 
-i2sb_status i2sb_restore(const i2sb_model *model, const i2sb_engine *engine, const i2sb_restore_params *params,
-                         i2sb_error *error) {
+i2sb_status i2sb_restore(const i2sb_model* model, const i2sb_engine* engine, const i2sb_restore_params* params,
+                         i2sb_error* error) {
   return i2sb::guard(error, [&] {
     i2sb::require(model && engine && params, "model, engine or params is NULL");
     i2sb::restore(*model, *engine, *params);

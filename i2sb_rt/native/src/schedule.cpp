@@ -13,7 +13,7 @@ double linspace(double first, double last, int count, int index) {
   return index == count - 1 ? last : first + index * ((last - first) / (count - 1));
 }
 
-void check(const i2sb_schedule &schedule) {
+void check(const i2sb_schedule& schedule) {
   const int N = schedule.interval;
   if (N < 2 || N > 1000000 || N % 2 != 0)
     fail(I2SB_ERROR_ARGUMENT, "interval must be an even number from 2 to 1000000, not " + std::to_string(N));
@@ -24,12 +24,12 @@ void check(const i2sb_schedule &schedule) {
 
 }  // namespace
 
-Schedule compute_schedule(const i2sb_schedule &schedule) {
+Schedule compute_schedule(const i2sb_schedule& schedule) {
   check(schedule);
   const int N = schedule.interval;
   const double beta_min = 1e-4;
   Schedule s;
-  for (auto *array : {&s.betas, &s.std_fwd, &s.std_bwd, &s.std_sb, &s.mu_x0, &s.mu_x1, &s.noise_levels})
+  for (auto* array : {&s.betas, &s.std_fwd, &s.std_bwd, &s.std_sb, &s.mu_x0, &s.mu_x1, &s.noise_levels})
     array->resize(static_cast<size_t>(N));
 
   // Symmetric in time: the first half rises, the second is its mirror.
@@ -54,13 +54,13 @@ Schedule compute_schedule(const i2sb_schedule &schedule) {
 
 }  // namespace i2sb
 
-extern "C" i2sb_status i2sb_schedule_compute(const i2sb_schedule *schedule, const i2sb_schedule_arrays *arrays,
-                                             i2sb_error *error) {
+extern "C" i2sb_status i2sb_schedule_compute(const i2sb_schedule* schedule, const i2sb_schedule_arrays* arrays,
+                                             i2sb_error* error) {
   return i2sb::guard(error, [&] {
     i2sb::require_struct(schedule, "schedule");
     i2sb::require_struct(arrays, "arrays");
     const i2sb::Schedule s = i2sb::compute_schedule(*schedule);
-    const auto give = [](const std::vector<double> &from, double *to) {
+    const auto give = [](const std::vector<double>& from, double* to) {
       if (to) std::memcpy(to, from.data(), from.size() * sizeof(double));
     };
     give(s.betas, arrays->betas);

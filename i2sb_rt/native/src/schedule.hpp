@@ -12,6 +12,6 @@ struct Schedule {
   std::vector<double> betas, std_fwd, std_bwd, std_sb, mu_x0, mu_x1, noise_levels;
 };
 
-Schedule compute_schedule(const i2sb_schedule &schedule);
+Schedule compute_schedule(const i2sb_schedule& schedule);
 
 }  // namespace i2sb

@@ -31,17 +31,15 @@ int thread_count(int asked) {
 
 namespace {
 
-const float *row_of(const i2sb_plan &plan, int row) {
-  return plan.rows + static_cast<size_t>(row) * I2SB_ROW_COLUMNS;
-}
+const float* row_of(const i2sb_plan& plan, int row) { return plan.rows + static_cast<size_t>(row) * I2SB_ROW_COLUMNS; }
 
-bool any_row(const i2sb_plan &plan, int column) {
+bool any_row(const i2sb_plan& plan, int column) {
   for (int row = 0; row < plan.row_count; ++row)
     if (row_of(plan, row)[column] != 0) return true;
   return false;
 }
 
-void check_plan(const i2sb_plan &plan) {
+void check_plan(const i2sb_plan& plan) {
   require_struct(&plan, "plan");
   require(plan.rows != nullptr && plan.row_count >= 1, "a plan needs at least one row");
   require(plan.known == I2SB_KNOWN_IS_X0 || plan.known == I2SB_KNOWN_IS_RENEWED, "plan.known must be 0 or 1");
@@ -52,14 +50,14 @@ void check_plan(const i2sb_plan &plan) {
 }
 
 // Draws are in this order: z if s != 0, then z' if there is a mask and r != 0.
-int draws_of(const i2sb_plan &plan, bool mask) {
+int draws_of(const i2sb_plan& plan, bool mask) {
   int count = 0;
   for (int row = 0; row < plan.row_count; ++row)
     count += (row_of(plan, row)[I2SB_COL_S] != 0) + (mask && row_of(plan, row)[I2SB_COL_R] != 0);
   return count;
 }
 
-void check(const i2sb_engine &engine, const i2sb_plan &plan, const i2sb_sample_params &p) {
+void check(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p) {
   require_struct(&engine, "engine");
   require(engine.predict != nullptr, "engine.predict is NULL");
   check_plan(plan);
@@ -86,7 +84,7 @@ void check(const i2sb_engine &engine, const i2sb_plan &plan, const i2sb_sample_p
 // Runs the network on the state: whole images or tiles of them, in groups of the network's batch.
 class Network {
  public:
-  Network(const i2sb_engine &engine, const i2sb_sample_params &p)
+  Network(const i2sb_engine& engine, const i2sb_sample_params& p)
       : engine_(engine), p_(p), group_(p.network_batch > 0 ? p.network_batch : p.batch) {
     times_.resize(group_);
     if (p.tile > 0) {
@@ -106,7 +104,7 @@ class Network {
   int calls() const { return (jobs() + group_ - 1) / group_; }
 
   // o = network(x, t), both [B,C,H,W].
-  void run(const float *x, float t, float *o, Watch &watch, int row) {
+  void run(const float* x, float t, float* o, Watch& watch, int row) {
     std::fill(times_.begin(), times_.end(), t);
     for (int call = 0; call < calls(); ++call) {
       const int first = call * group_, last = std::min(first + group_, jobs());
@@ -114,7 +112,7 @@ class Network {
         predict(x + image_size() * first, o + image_size() * first);
       } else {
         for (int lane = 0; lane < group_; ++lane) gather(x, std::min(first + lane, last - 1), lane);
-        float *to = outputs_.empty() ? o + image_size() * first : outputs_.data();
+        float* to = outputs_.empty() ? o + image_size() * first : outputs_.data();
         predict(inputs_.data(), to);
         if (!outputs_.empty())
           for (int job = first; job < last; ++job) scatter(job, to + lane_size() * (job - first), o);
@@ -131,18 +129,18 @@ class Network {
   int top(int job) const { return p_.tile > 0 ? tops_[job % tiles() / lefts_.size()] : 0; }
   int left(int job) const { return p_.tile > 0 ? lefts_[job % tiles() % lefts_.size()] : 0; }
 
-  void gather(const float *x, int job, int lane) {
+  void gather(const float* x, int job, int lane) {
     const size_t area = static_cast<size_t>(p_.height) * p_.width;
-    float *to = inputs_.data() + static_cast<size_t>(lane) * (p_.channels + p_.cond_channels) * height_ * width_;
+    float* to = inputs_.data() + static_cast<size_t>(lane) * (p_.channels + p_.cond_channels) * height_ * width_;
     const int image = job / tiles();
     copy_window(x + image * image_size(), p_.channels, p_.height, p_.width, top(job), left(job), height_, width_, to);
     if (p_.cond)
-      copy_window(p_.cond + image * p_.cond_channels * area, p_.cond_channels, p_.height, p_.width, top(job),
-                  left(job), height_, width_, to + lane_size());
+      copy_window(p_.cond + image * p_.cond_channels * area, p_.cond_channels, p_.height, p_.width, top(job), left(job),
+                  height_, width_, to + lane_size());
   }
 
-  void scatter(int job, const float *values, float *o) {
-    float *image = o + job / tiles() * image_size();
+  void scatter(int job, const float* values, float* o) {
+    float* image = o + job / tiles() * image_size();
     if (!blend_) {
       std::memcpy(image, values, sizeof(float) * image_size());
       return;
@@ -151,15 +149,15 @@ class Network {
     blend_->add(values, top(job), left(job));
   }
 
-  void predict(const float *inputs, float *outputs) {
+  void predict(const float* inputs, float* outputs) {
     i2sb_error error{};
     const i2sb_status status = engine_.predict(engine_.self, group_, p_.channels + p_.cond_channels, p_.channels,
                                                height_, width_, inputs, times_.data(), outputs, &error);
     if (status != I2SB_OK) fail(status, error.message[0] ? error.message : "the engine failed without a reason");
   }
 
-  const i2sb_engine &engine_;
-  const i2sb_sample_params &p_;
+  const i2sb_engine& engine_;
+  const i2sb_sample_params& p_;
   int group_, height_ = 0, width_ = 0;
   bool in_place_ = false;
   std::vector<int> tops_, lefts_;
@@ -169,15 +167,15 @@ class Network {
 
 }  // namespace
 
-void sample(const i2sb_engine &engine, const i2sb_plan &plan, const i2sb_sample_params &p) {
+void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p) {
   check(engine, plan, p);
   const size_t image = static_cast<size_t>(p.channels) * p.height * p.width, total = image * p.batch;
-  const float *start = p.start ? p.start : p.x1;
+  const float* start = p.start ? p.start : p.x1;
   const bool two_back = any_row(plan, I2SB_COL_E), history = two_back || any_row(plan, I2SB_COL_D);
   std::vector<float> x(start, start + total), o(total), h1(history ? total : 0), h2(two_back ? total : 0);
   std::vector<float> trajectory(p.trajectory ? total * plan.row_count : 0);
   const std::vector<uint64_t> zero_seeds(p.seeds ? 0 : p.batch);
-  const float *draw = p.draws;
+  const float* draw = p.draws;
   const auto next_draw = [&] { return std::exchange(draw, draw + total); };
 
   i2sb_bridge_step_args step{};
@@ -222,8 +220,8 @@ void sample(const i2sb_engine &engine, const i2sb_plan &plan, const i2sb_sample_
 
 }  // namespace i2sb
 
-extern "C" i2sb_status i2sb_sample(const i2sb_engine *engine, const i2sb_plan *plan, const i2sb_sample_params *params,
-                                   i2sb_error *error) {
+extern "C" i2sb_status i2sb_sample(const i2sb_engine* engine, const i2sb_plan* plan, const i2sb_sample_params* params,
+                                   i2sb_error* error) {
   return i2sb::guard(error, [&] {
     i2sb::require(engine && plan && params, "engine, plan or params is NULL");
     i2sb::sample(*engine, *plan, *params);

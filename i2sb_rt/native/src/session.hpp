@@ -15,19 +15,19 @@ inline int64_t now_ns() {
 // Tells an observer of a piece of work that just ended; throws if it wants to stop.
 class Watch {
  public:
-  Watch(i2sb_observer observer, void *user, int row_count)
+  Watch(i2sb_observer observer, void* user, int row_count)
       : observer_(observer), user_(user), row_count_(row_count), begin_(now_ns()) {}
   void done(i2sb_phase phase, int row, int tile = 0, int tile_count = 0);
 
  private:
   i2sb_observer observer_;
-  void *user_;
+  void* user_;
   int row_count_;
   int64_t begin_;
 };
 
 int thread_count(int asked);
 
-void sample(const i2sb_engine &engine, const i2sb_plan &plan, const i2sb_sample_params &params);
+void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& params);
 
 }  // namespace i2sb

@@ -17,11 +17,11 @@ std::vector<int> tile_origins(int size, int tile, int overlap) {
   return origins;
 }
 
-void copy_window(const float *from, int planes, int H, int W, int top, int left, int height, int width, float *to) {
+void copy_window(const float* from, int planes, int H, int W, int top, int left, int height, int width, float* to) {
   const int inside = std::min(width, W - left);
   for (int plane = 0; plane < planes; ++plane) {
     for (int y = 0; y < height; ++y) {
-      const float *source = from + (static_cast<size_t>(plane) * H + padded_source(top + y, H)) * W;
+      const float* source = from + (static_cast<size_t>(plane) * H + padded_source(top + y, H)) * W;
       std::memcpy(to, source + left, sizeof(float) * inside);
       for (int x = inside; x < width; ++x) to[x] = source[padded_source(left + x, W)];
       to += width;
@@ -32,17 +32,18 @@ void copy_window(const float *from, int planes, int H, int W, int top, int left,
 Blend::Blend(int planes, int H, int W, int tile, int overlap)
     : planes_(planes), H_(H), W_(W), tile_(tile), window_(tile, 1.0f), weight_(static_cast<size_t>(H) * W) {
   for (int i = 0; i < tile && overlap > 0; ++i) {
-    const float u = std::min(1.0f, (static_cast<float>(std::min(i, tile - 1 - i)) + 0.5f) / static_cast<float>(overlap));
+    const float u =
+        std::min(1.0f, (static_cast<float>(std::min(i, tile - 1 - i)) + 0.5f) / static_cast<float>(overlap));
     window_[i] = u * u * (3 - 2 * u);
   }
 }
 
-void Blend::begin(float *mean) {
+void Blend::begin(float* mean) {
   mean_ = mean;
   std::fill(weight_.begin(), weight_.end(), 0.0f);
 }
 
-void Blend::add(const float *values, int top, int left) {
+void Blend::add(const float* values, int top, int left) {
   const int height = std::min(tile_, H_ - top), width = std::min(tile_, W_ - left);
   const size_t area = static_cast<size_t>(H_) * W_;
   std::vector<float> share(width);
@@ -54,8 +55,8 @@ void Blend::add(const float *values, int top, int left) {
       share[x] = w / (before + w);
     }
     for (int plane = 0; plane < planes_; ++plane) {
-      float *mean = mean_ + plane * area + line;
-      const float *value = values + (static_cast<size_t>(plane) * tile_ + y) * tile_;
+      float* mean = mean_ + plane * area + line;
+      const float* value = values + (static_cast<size_t>(plane) * tile_ + y) * tile_;
       // A first value is taken as it is: mean may hold anything before.
       for (int x = 0; x < width; ++x) mean[x] = share[x] == 1.0f ? value[x] : mean[x] + share[x] * (value[x] - mean[x]);
     }
@@ -66,9 +67,10 @@ namespace {
 
 int round_up(int value, int step) { return (value + step - 1) / step * step; }
 
-[[noreturn]] void refuse(const char *what, int value, int g, int nearest) {
-  fail(I2SB_ERROR_ARGUMENT, std::string(what) + " " + std::to_string(value) + " does not fit: it must be a multiple of " +
-                                std::to_string(g) + " for this model; the nearest is " + std::to_string(nearest));
+[[noreturn]] void refuse(const char* what, int value, int g, int nearest) {
+  fail(I2SB_ERROR_ARGUMENT, std::string(what) + " " + std::to_string(value) +
+                                " does not fit: it must be a multiple of " + std::to_string(g) +
+                                " for this model; the nearest is " + std::to_string(nearest));
 }
 
 int nearest_multiple(int value, int g, int low, int high) {
@@ -76,7 +78,7 @@ int nearest_multiple(int value, int g, int low, int high) {
 }
 
 // The tile's side and overlap asked for, checked against g = lcm(multiple, 16).
-void check_tile(const SizeRules &rules, int tile, int overlap) {
+void check_tile(const SizeRules& rules, int tile, int overlap) {
   const int g = std::lcm(rules.multiple, 16);
   if (rules.minimum == rules.tile && tile != rules.tile)
     fail(I2SB_ERROR_ARGUMENT, "tile " + std::to_string(tile) + " does not fit: this model takes tiles of " +
@@ -89,7 +91,7 @@ void check_tile(const SizeRules &rules, int tile, int overlap) {
 
 }  // namespace
 
-i2sb_layout plan_layout(const SizeRules &rules, int width, int height, int tile, int overlap) {
+i2sb_layout plan_layout(const SizeRules& rules, int width, int height, int tile, int overlap) {
   require(width >= 1 && height >= 1 && width <= 1 << 20 && height <= 1 << 20,
           "an image's sides must be from 1 to 1048576 pixels");
   i2sb_layout layout{};
@@ -118,8 +120,8 @@ i2sb_layout plan_layout(const SizeRules &rules, int width, int height, int tile,
 
 }  // namespace i2sb
 
-extern "C" i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t *origins, int32_t *count,
-                                         i2sb_error *error) {
+extern "C" i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t* origins, int32_t* count,
+                                         i2sb_error* error) {
   return i2sb::guard(error, [&] {
     i2sb::require(count != nullptr, "count is NULL");
     const std::vector<int> found = i2sb::tile_origins(size, tile, overlap);

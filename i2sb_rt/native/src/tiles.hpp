@@ -16,22 +16,23 @@ std::vector<int> tile_origins(int size, int tile, int overlap);
 // of that reflection where it ends.
 inline int padded_source(int i, int size) { return i < size ? i : (2 * (size - 1) - i > 0 ? 2 * (size - 1) - i : 0); }
 
-// Copies the window of `width` x `height` at (left, top) of [planes, H, W]; what lies beyond right and bottom is padded.
-void copy_window(const float *from, int planes, int H, int W, int top, int left, int height, int width, float *to);
+// Copies the window of `width` x `height` at (left, top) of [planes, H, W]; what lies beyond right and bottom is
+// padded.
+void copy_window(const float* from, int planes, int H, int W, int top, int left, int height, int width, float* to);
 
 // The running weighted mean of overlapping tiles, in the order they are added: equal values stay exactly equal.
 class Blend {
  public:
   Blend(int planes, int H, int W, int tile, int overlap);
   // Forgets what was added; the mean is written to `mean` [planes, H, W] from now on.
-  void begin(float *mean);
-  void add(const float *values, int top, int left);  // values: [planes, tile, tile]
+  void begin(float* mean);
+  void add(const float* values, int top, int left);  // values: [planes, tile, tile]
 
  private:
   int planes_, H_, W_, tile_;
   std::vector<float> window_;  // one axis
   std::vector<float> weight_;  // [H, W]: the sum so far
-  float *mean_ = nullptr;
+  float* mean_ = nullptr;
 };
 
 // What the metadata of a model say about size.
@@ -40,6 +41,6 @@ struct SizeRules {
 };
 
 // tile -1: by the model, 0: whole; overlap -1: by the model. Throws a sentence that names the nearest legal value.
-i2sb_layout plan_layout(const SizeRules &rules, int width, int height, int tile, int overlap);
+i2sb_layout plan_layout(const SizeRules& rules, int width, int height, int tile, int overlap);
 
 }  // namespace i2sb

@@ -1,0 +1,56 @@
+"""OpenVINO behind its C API: the right numbers, and clear refusals."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx_files import make_onnx
+
+from i2sb_rt import _core
+
+SPEC = importlib.util.find_spec("openvino")
+if SPEC is None or SPEC.submodule_search_locations is None:
+    pytest.skip("OpenVINO is not installed", allow_module_level=True)
+LIBRARY = str(next(Path(SPEC.submodule_search_locations[0]).glob("libs/libopenvino_c.so*")))
+ROWS = np.float32([[7, 0, 1, 0, 1, 0, 0, 0, 0, 0]])  # x' = network(x, 7)
+
+
+def open_engine(path: Path, **options: object) -> _core.Engine:
+    return _core.Engine.openvino(_core.Model(str(path)), library=LIBRARY, **options)  # type: ignore[arg-type]
+
+
+def test_the_network_is_run(tmp_path: Path) -> None:
+    engine = open_engine(make_onnx(tmp_path / "model.onnx"), precision="fp32", threads=2)
+    assert engine.precision == "fp32"
+    assert engine.release.startswith("2026.")
+    for shape in ((1, 3, 4, 4), (2, 3, 8, 12), (1, 3, 64, 32)):
+        x1 = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        out = _core.sample(engine, ROWS, x1)
+        expected = x1 * np.float32([0.5, 0.25, 0.125])[:, None, None] + np.float32(0.07)
+        np.testing.assert_allclose(out, expected, atol=1e-6)
+
+
+def test_compiled_networks_are_kept_in_the_cache_folder(tmp_path: Path) -> None:
+    path, cache = make_onnx(tmp_path / "model.onnx"), tmp_path / "cache"
+    x1 = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    first = _core.sample(open_engine(path, cache_dir=str(cache)), ROWS, x1)
+    assert any(cache.iterdir())
+    np.testing.assert_array_equal(_core.sample(open_engine(path, cache_dir=str(cache)), ROWS, x1), first)
+
+
+def test_a_network_that_does_not_take_the_input_says_so(tmp_path: Path) -> None:
+    engine = open_engine(make_onnx(tmp_path / "model.onnx", in_channels=6))
+    with pytest.raises(_core.EngineError, match="OpenVINO failed to fix the size"):
+        _core.sample(engine, ROWS, np.zeros((1, 3, 4, 4), np.float32))
+
+
+def test_a_library_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    model = _core.Model(str(make_onnx(tmp_path / "model.onnx")))
+    with pytest.raises(_core.EngineError, match="cannot be opened"):
+        _core.Engine.openvino(model, library=str(tmp_path / "libopenvino_c.so"))
+
+
+def test_a_precision_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="auto, fp32, bf16"):
+        open_engine(make_onnx(tmp_path / "model.onnx"), precision="fp8")
