@@ -116,13 +116,15 @@ class Engine {
     api_.check(api_.model_reshape(model.get(), names, shapes, 2), "to fix the size of the network");
 
     const char* hint = precision_ == "bf16" ? "bf16" : "f32";
+    const char* threads = threads_.c_str();
     Compiled* made = nullptr;
-    const Status status =
-        cache_.empty() ? api_.core_compile_model(core_.get(), model.get(), DEVICE, 6, &made, "INFERENCE_NUM_THREADS",
-                                                 threads_.c_str(), "NUM_STREAMS", "1", "INFERENCE_PRECISION_HINT", hint)
-                       : api_.core_compile_model(core_.get(), model.get(), DEVICE, 8, &made, "INFERENCE_NUM_THREADS",
-                                                 threads_.c_str(), "NUM_STREAMS", "1", "INFERENCE_PRECISION_HINT", hint,
-                                                 "CACHE_DIR", cache_.c_str());
+    const auto compile_model = [&](auto... cache) {
+      constexpr size_t words = 8 + sizeof...(cache);
+      return api_.core_compile_model(core_.get(), model.get(), DEVICE, words, &made, "PERFORMANCE_HINT", "LATENCY",
+                                     "NUM_STREAMS", "1", "INFERENCE_NUM_THREADS", threads, "INFERENCE_PRECISION_HINT",
+                                     hint, cache...);
+    };
+    const Status status = cache_.empty() ? compile_model() : compile_model("CACHE_DIR", cache_.c_str());
     api_.check(status, "to compile the network");
     Owned<Compiled> compiled(made, api_.compiled_model_free);
     Request* request = nullptr;

@@ -1,0 +1,183 @@
+"""Cases and tolerances of every op, shared by the tests and the benchmarks.
+
+A case makes inputs that a kernel must survive: arrays whose column is zero hold NaN, since they must not be read, and
+so do outputs before they are written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from i2sb_kernels.bridge_step import COLUMNS, Known
+
+Array = NDArray[np.float32]
+Mask = Literal["none", "zeros", "ones", "random"]
+Values = Literal["normal", "huge", "denormal", "special"]
+
+# By state dtype: ulps of the sum of |terms| that a step may be off, and how far z may be off, times max(1, |z|).
+STEP_ULPS: Final = {"float32": 4.0}
+NOISE_ERROR: Final = {"float32": 1e-6}
+
+SCALES: Final[Mapping[Values, float]] = {"normal": 1.0, "huge": 1e38, "denormal": 1e-41, "special": 1.0}
+SPECIAL: Final = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 3.4e38, -3.4e38, 1e-45, 1.0, -1.0], np.float32)
+
+POSTERIOR: Final = {"p": 1.0, "q": -0.31, "a": 0.83, "b": 0.17, "s": 0.12}
+ODE: Final = POSTERIOR | {"s": 0.0}
+LAST: Final = {"p": 1.0, "q": -0.01, "b": 1.0}
+HISTORY: Final = POSTERIOR | {"b": 0.4, "c": -0.06, "d": -0.25, "e": 0.08}
+MEAN_FORM: Final = {"q": 1.0, "b": 1.0, "s": 0.05}
+EVERYTHING: Final = HISTORY | {"r": 0.07}
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """One call of bridge_step: a shape [B, C, ...], a plan row by its columns, and what the arrays hold."""
+
+    name: str
+    shape: tuple[int, ...]
+    row: Mapping[str, float]
+    step: int = 0
+    mask: Mask = "none"
+    known: Known = "renew"
+    clip: bool = False
+    values: Values = "normal"
+    keeps_x0: bool = False
+
+    @property
+    def rows(self) -> Array:
+        """A plan, float32 [step + 1, 10], whose last row is the case's; the rows before hold NaN."""
+        rows = np.full((self.step + 1, len(COLUMNS)), np.nan, np.float32)
+        rows[-1] = [self.row.get(column, 0.0) for column in COLUMNS]
+        return rows
+
+    def arrays(self) -> dict[str, Array]:
+        """Make the arrays of the call: x, o, x1, h1, h2, z, z_known as the row needs them, and perhaps mask."""
+        rng = np.random.default_rng([len(self.name), *self.name.encode()])
+        needs = {"o": "q", "h1": "d", "h2": "e", "z": "s", "z_known": "r"}
+        arrays = {name: self._values(rng) for name in ("x", "o", "x1", "h1", "h2", "z", "z_known")}
+        for name, column in needs.items():
+            if self.row.get(column, 0.0) == 0:
+                arrays[name][...] = np.nan
+        if self.row.get("c", 0.0) == 0 and self.mask == "none":
+            arrays["x1"][...] = np.nan
+        if self.row.get("p", 0.0) == 0 and self.row.get("a", 0.0) == 0:
+            arrays["x"][...] = np.nan
+        if self.mask != "none":
+            shape = (self.shape[0], 1, *self.shape[2:])
+            hole = {"zeros": np.zeros(shape), "ones": np.ones(shape), "random": rng.random(shape) < 0.5}[self.mask]
+            arrays["mask"] = hole.astype(np.float32)
+        return arrays
+
+    def seeds(self) -> NDArray[np.uint64]:
+        """One seed an image, uint64 [B], all 64 bits in use."""
+        return np.random.default_rng(7).integers(0, 2**64, self.shape[0], np.uint64)
+
+    def _values(self, rng: np.random.Generator) -> Array:
+        if self.values == "special":
+            return rng.choice(SPECIAL, self.shape)
+        values = rng.standard_normal(self.shape) * SCALES[self.values]
+        return np.clip(values, -3.4e38, 3.4e38).astype(np.float32)
+
+
+def step_bounds(case: StepCase, arrays: Mapping[str, Array], noise_made: bool) -> tuple[Array, Array]:
+    """How far a twin may be off the reference: (bound of x', bound of x0), like x.
+
+    4 ulp of the sum of |terms|, and with noise made inside |s| or |r| times 1e-6 max(1, |z|); `arrays` holds the draws.
+    Zero, so equality, where the sum of |terms| leaves float32.
+    """
+
+    def part(column: str, name: str) -> NDArray[np.float64]:
+        coefficient = case.row.get(column, 0.0)
+        return np.abs(coefficient * arrays[name].astype(np.float64)) if coefficient else np.zeros(case.shape)
+
+    def spacing(total: NDArray[np.float64]) -> NDArray[np.float64]:
+        fits = total <= np.finfo(np.float32).max
+        return STEP_ULPS["float32"] * np.where(fits, np.spacing(np.where(fits, total, 0).astype(np.float32)), 0.0)
+
+    def noise(column: str, name: str) -> NDArray[np.float64]:
+        coefficient = abs(case.row.get(column, 0.0))
+        draws = np.abs(arrays[name]) if coefficient and noise_made else np.zeros(case.shape)
+        return coefficient * noise_made * NOISE_ERROR["float32"] * np.maximum(1.0, draws)
+
+    with np.errstate(all="ignore"):
+        x0 = part("p", "x") + part("q", "o")
+        outside = arrays["mask"] == 0 if case.mask != "none" else np.bool_(False)
+        if case.mask != "none" and case.known == "x0":
+            x0 = np.where(outside, np.abs(arrays["x1"]), x0)
+        after = part("a", "x") + abs(case.row.get("b", 0.0)) * x0
+        after += part("c", "x1") + part("d", "h1") + part("e", "h2") + part("s", "z")
+        bound = spacing(after) + noise("s", "z")
+        if case.mask != "none" and case.known == "renew":
+            renewed = np.abs(arrays["x1"].astype(np.float64)) + part("r", "z_known")
+            bound = np.where(outside, spacing(renewed) + noise("r", "z_known"), bound)
+        return bound.astype(np.float32), spacing(x0).astype(np.float32)
+
+
+STEP_CASES: Final = (
+    StepCase("one_element", (1, 1, 1, 1), POSTERIOR),
+    StepCase("points_2d", (7, 2, 1, 1), POSTERIOR, step=3),
+    StepCase("three", (2, 3, 1, 1), HISTORY, keeps_x0=True),
+    StepCase("five", (3, 5, 1, 1), EVERYTHING, mask="random", keeps_x0=True),
+    StepCase("sixty_three", (2, 1, 7, 9), EVERYTHING, mask="random"),
+    StepCase("sixty_four", (2, 1, 8, 8), POSTERIOR, clip=True),
+    StepCase("five_hundred", (2, 1, 20, 25), HISTORY, mask="random", known="x0", keeps_x0=True),
+    StepCase("odd_batch", (3, 3, 5, 7), POSTERIOR, step=12),
+    StepCase("ode", (2, 3, 17, 31), ODE),
+    StepCase("last_row", (2, 3, 17, 31), LAST, keeps_x0=True),
+    StepCase("last_row_draws_known", (2, 3, 17, 31), LAST | {"r": 0.01}, mask="random"),
+    StepCase("mean_form", (2, 3, 17, 31), MEAN_FORM),
+    StepCase("mean_form_clipped", (2, 3, 17, 31), MEAN_FORM, clip=True, keeps_x0=True),
+    StepCase("history", (2, 3, 17, 31), HISTORY, step=2, keeps_x0=True),
+    StepCase("all_known", (2, 3, 17, 31), EVERYTHING, mask="zeros"),
+    StepCase("all_hole", (2, 3, 17, 31), EVERYTHING, mask="ones", clip=True),
+    StepCase("known_without_noise", (2, 3, 17, 31), HISTORY, mask="random"),
+    StepCase("known_x0", (2, 3, 17, 31), EVERYTHING, mask="random", known="x0", clip=True, keeps_x0=True),
+    StepCase("known_x0_all", (2, 3, 17, 31), POSTERIOR, mask="zeros", known="x0"),
+    StepCase("nothing", (2, 3, 5, 7), {}, keeps_x0=True),
+    StepCase("huge", (2, 3, 17, 31), EVERYTHING, mask="random", values="huge", keeps_x0=True),
+    StepCase("huge_clipped", (2, 3, 17, 31), HISTORY, clip=True, values="huge", keeps_x0=True),
+    StepCase("denormal", (2, 3, 17, 31), EVERYTHING, mask="random", values="denormal", keeps_x0=True),
+    StepCase("special", (2, 3, 17, 31), EVERYTHING, mask="random", values="special", keeps_x0=True),
+    StepCase("special_clipped", (2, 3, 17, 31), POSTERIOR, clip=True, values="special", keeps_x0=True),
+    StepCase("many_pieces", (2, 3, 211, 223), EVERYTHING, mask="random", step=1, keeps_x0=True),
+)
+
+# What the benchmarks time: the rows of I2SB on photographs, with and without noise, a mask, a history.
+STEP_BENCHMARKS: Final = (
+    StepCase("posterior", (16, 3, 512, 512), POSTERIOR),
+    StepCase("ode", (16, 3, 512, 512), ODE),
+    StepCase("inpainting", (16, 3, 512, 512), POSTERIOR | {"r": 0.07}, mask="random"),
+    StepCase("history", (16, 3, 512, 512), HISTORY | {"s": 0.0}, keeps_x0=True),
+)
+
+
+@dataclass(frozen=True)
+class NoiseCase:
+    """A window of a stream of noise: elements first .. first + count - 1."""
+
+    name: str
+    seed: int
+    first: int
+    count: int
+    row: int = 0
+    purpose: int = 0
+
+
+NOISE_CASES: Final = (
+    NoiseCase("first_element", 0, 0, 1),
+    NoiseCase("three", 1, 1, 3),
+    NoiseCase("one_group", 2, 4, 4, row=1),
+    NoiseCase("across_groups", 3, 6, 63, row=2, purpose=1),
+    NoiseCase("large_seed", 2**64 - 1, 0, 500, row=999, purpose=2),
+    NoiseCase("large_words", 2**63, 17, 2049, row=2**32 - 1, purpose=2**32 - 1),
+    NoiseCase("past_element_2_32", 4, 2**32 - 7, 1001, purpose=3),
+    NoiseCase("into_second_word", 5, 2**34 - 35, 2000, row=5),
+    NoiseCase("far_in_second_word", 6, 2**52 + 2**34 + 3, 1500),
+    NoiseCase("radius_of_least_u", 0, 4 * 14883995, 4),  # u0 = 2^-24: |z| up to 5.77
+    NoiseCase("radius_of_greatest_u", 0, 4 * 4826271, 4),  # u0 = 1 - 2^-24: |z| at most 3.5e-4
+    NoiseCase("angle_of_least_u", 0, 4 * 17169035, 4),  # u1 = 2^-24
+    NoiseCase("angle_of_greatest_u", 0, 4 * 7113731, 4),  # u1 = 1 - 2^-24
+)
