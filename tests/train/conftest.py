@@ -1,0 +1,44 @@
+"""What the tests of training share: the tiny recipe, and recipes that differ from it in a few keys."""
+
+import copy
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from i2sb_train.recipe import Recipe, recipe_from
+
+RECIPES = Path(__file__).parents[2] / "train" / "recipes"
+
+MakeRecipe = Callable[..., Recipe]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small tensors are faster on one thread, and leave the other cores to other tests."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def table() -> dict[str, Any]:
+    """The tiny recipe as parsed tables, to be changed by a test."""
+    return tomllib.loads((RECIPES / "tiny.toml").read_text())
+
+
+@pytest.fixture
+def make_recipe(table: dict[str, Any]) -> MakeRecipe:
+    """The tiny recipe with changes: make_recipe(train={"steps": 3})."""
+
+    def make(**changes: dict[str, Any]) -> Recipe:
+        tables = copy.deepcopy(table)
+        for name, values in changes.items():
+            tables.setdefault(name, {}).update(values)
+        return recipe_from(tables)
+
+    return make

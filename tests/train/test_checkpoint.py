@@ -1,0 +1,120 @@
+"""Checkpoints: whole or absent, exact, and refused with a sentence where they do not fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from i2sb_train import checkpoint
+from i2sb_train.checkpoint import CheckpointError, State, load_state, save_state
+from i2sb_train.loop import new_state
+from i2sb_train.recipe import Recipe
+
+MakeRecipe = Callable[..., Recipe]
+CPU = torch.device("cpu")
+
+
+def stepped(recipe: Recipe) -> State:
+    """A state after one optimiser step on any gradient."""
+    state = new_state(recipe, CPU)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in state.network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.ema = {name: tensor + 1 for name, tensor in state.ema.items()}
+    state.step = 1
+    return state
+
+
+def test_a_state_comes_back_bit_for_bit(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe()
+    before, after = stepped(recipe), new_state(make_recipe(), CPU)
+    save_state(tmp_path / "c.safetensors", before, recipe)
+    load_state(tmp_path / "c.safetensors", after, recipe)
+    assert after.step == 1
+    ours = dict(after.network.named_parameters())
+    for name, parameter in before.network.named_parameters():
+        assert torch.equal(ours[name], parameter)
+        assert torch.equal(after.ema[name], before.ema[name])
+        for key, value in before.optimizer.state[parameter].items():
+            assert torch.equal(after.optimizer.state[ours[name]][key], value), key
+
+
+def test_a_failed_write_leaves_the_old_file_alone(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe()
+    state, path = stepped(recipe), tmp_path / "c.safetensors"
+    save_state(path, state, recipe)
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    state.step = 2
+    with pytest.raises(OSError, match="no space"):
+        save_state(path, state, recipe)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in (5, 100, 20, 3):
+        checkpoint.checkpoint_path(tmp_path, step).touch()
+    (tmp_path / "step-final.safetensors").touch()
+    checkpoint.prune(tmp_path, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "step-00000020.safetensors",
+        "step-00000100.safetensors",
+        "step-final.safetensors",
+    ]
+    assert checkpoint.latest(tmp_path) == checkpoint.checkpoint_path(tmp_path, 100)
+    assert checkpoint.latest(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": {"model_channels": 32}}, r"another \[network\].*'model_channels': 16"),
+        ({"bridge": {"beta_max": 1.0}}, r"another \[bridge\].*'beta_max': 0.3"),
+    ],
+)
+def test_another_network_or_bridge_is_refused(
+    make_recipe: MakeRecipe, tmp_path: Path, change: dict[str, dict[str, object]], message: str
+) -> None:
+    recipe, other = make_recipe(), make_recipe(**change)
+    save_state(tmp_path / "c.safetensors", stepped(recipe), recipe)
+    with pytest.raises(CheckpointError, match=message):
+        load_state(tmp_path / "c.safetensors", new_state(other, CPU), other)
+
+
+def test_damaged_files_are_refused(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe, path = make_recipe(), tmp_path / "c.safetensors"
+    state = stepped(recipe)
+    save_state(path, state, recipe)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_state(path, state, recipe)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="not a training checkpoint"):
+        load_state(path, state, recipe)
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        load_state(tmp_path / "none.safetensors", state, recipe)
+
+
+def test_a_missing_or_surplus_tensor_is_named(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe, path = make_recipe(), tmp_path / "c.safetensors"
+    state = stepped(recipe)
+    state.network.register_parameter("surplus", torch.nn.Parameter(torch.zeros(2)))
+    state.ema["surplus"] = torch.zeros(2)
+    save_state(path, state, recipe)
+    with pytest.raises(CheckpointError, match=r"surplus.*lacks"):
+        load_state(path, new_state(recipe, CPU), recipe)
+    save_state(path, stepped(recipe), recipe)
+    with pytest.raises(CheckpointError, match="model/surplus is missing"):
+        load_state(path, state, recipe)

@@ -1,0 +1,108 @@
+"""The bridge's points and targets against the closed forms of the paper."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from i2sb_rt import Schedule
+from i2sb_train import recipe
+from i2sb_train.i2sb import Bridge
+
+N = 1000
+BRIDGES = {ot_ode: Bridge.of(recipe.Bridge(ot_ode=ot_ode)) for ot_ode in (False, True)}
+
+
+def variances() -> tuple[np.ndarray, np.ndarray]:
+    """std_fwd^2 and std_bwd^2, straight from the definition of the betas."""
+    half = np.linspace(np.sqrt(1e-4), np.sqrt(0.3 / N), N)[: N // 2] ** 2
+    betas = np.concatenate([half, half[::-1]])
+    return np.cumsum(betas), np.cumsum(betas[::-1])[::-1]
+
+
+def pair(seed: int = 0, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x0, x1 and z."""
+    x0, x1, z = torch.randn(3, batch, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    return x0, x1, z
+
+
+@given(step=st.integers(0, N - 1), ot_ode=st.booleans(), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_points_and_targets_equal_the_closed_forms(step: int, ot_ode: bool, seed: int) -> None:
+    fwd, bwd = variances()
+    pairs = pair(seed)
+    x0, x1, z = (a.numpy().astype(np.float64) for a in pairs)
+    total = fwd[step] + bwd[step]
+    x = (bwd[step] * x0 + fwd[step] * x1) / total + (0 if ot_ode else np.sqrt(fwd[step] * bwd[step] / total)) * z
+    bridge, steps = BRIDGES[ot_ode], torch.tensor([step])
+    point = bridge.point(pairs[0], pairs[1], steps, pairs[2])
+    np.testing.assert_allclose(point.numpy(), x, atol=2e-6)
+    # The division by std_fwd (at least 0.01) enlarges the rounding of x.
+    target = bridge.target(point, pairs[0], steps)
+    np.testing.assert_allclose(target.numpy(), (x - x0) / np.sqrt(fwd[step]), atol=5e-4)
+
+
+@given(step=st.integers(0, N - 1), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_clean_undoes_target(step: int, seed: int) -> None:
+    x0, x1, z = pair(seed)
+    bridge, steps = BRIDGES[False], torch.tensor([step])
+    x = bridge.point(x0, x1, steps, z)
+    torch.testing.assert_close(bridge.clean(x, bridge.target(x, x0, steps), steps), x0, atol=1e-5, rtol=0)
+
+
+def test_the_ends_of_the_bridge_are_the_pair() -> None:
+    x0, x1, z = pair()
+    bridge = BRIDGES[True]
+    first, last = (bridge.point(x0, x1, torch.tensor([k]), z) for k in (0, N - 1))
+    # Sums are inclusive, so an end keeps one beta of 1e-4 in 0.14 of the other side.
+    torch.testing.assert_close(first, x0, atol=5e-3, rtol=0)
+    torch.testing.assert_close(last, x1, atol=5e-3, rtol=0)
+
+
+def test_every_sample_has_its_own_step() -> None:
+    x0, x1, z = pair(batch=3)
+    steps = torch.tensor([0, 500, 999])
+    bridge = BRIDGES[False]
+    together = bridge.point(x0, x1, steps, z)
+    for i in range(3):
+        alone = bridge.point(x0[i : i + 1], x1[i : i + 1], steps[i : i + 1], z[i : i + 1])
+        assert torch.equal(together[i : i + 1], alone)
+
+
+def test_the_target_of_pure_noise_has_its_spread() -> None:
+    # With x0 = x1 the target is z std_sb / std_fwd: about 1 at the clean end, 0 at the other.
+    x0 = torch.zeros(4096, 1, 1, 1)
+    z = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    bridge = BRIDGES[False]
+    for step in (0, 500, 999):
+        steps = torch.full((4096,), step)
+        spread = bridge.target(bridge.point(x0, x0, steps, z), x0, steps).std().item()
+        expected = (bridge.std_sb[step] / bridge.std_fwd[step]).item()
+        assert spread == pytest.approx(expected, rel=0.05)
+
+
+def test_the_network_sees_the_damaged_picture_if_asked_to() -> None:
+    x, x1, _ = pair()
+    assert BRIDGES[False].seen(x, x1) is x
+    both = Bridge.of(recipe.Bridge(cond_x1=True)).seen(x, x1)
+    assert torch.equal(both[:, :3], x)
+    assert torch.equal(both[:, 3:], x1)
+
+
+def test_times_are_the_schedule_s() -> None:
+    np.testing.assert_allclose(BRIDGES[False].times.numpy(), Schedule().noise_levels, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
+def test_draws_of_steps(fraction: float) -> None:
+    bridge = BRIDGES[False]
+    steps = bridge.draw_steps(20000, fraction, torch.Generator().manual_seed(1))
+    assert steps.min() >= 0
+    assert steps.max() == N - 1
+    assert (steps == N - 1).float().mean().item() == pytest.approx(fraction, abs=0.02)
+    if fraction < 1:
+        others = steps[steps < N - 1].float()
+        assert others.mean().item() == pytest.approx((N - 2) / 2, abs=15)
+    assert torch.equal(steps, bridge.draw_steps(20000, fraction, torch.Generator().manual_seed(1)))

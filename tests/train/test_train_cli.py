@@ -1,0 +1,88 @@
+"""`i2sb-rt train i2sb`: from a recipe to a model file, over a stop, a resumption and a finish."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from i2sb_rt.cli import main
+from i2sb_rt.model_file import load_weights, read_info
+from i2sb_train.procedural import dead_leaves
+from i2sb_train.recipe import load_recipe
+from i2sb_train.run import finishing
+
+RECIPES = Path(__file__).parents[2] / "train" / "recipes"
+
+
+def train(recipe: Path, out: Path, *options: str) -> int:
+    return main(["train", "i2sb", str(recipe), "--out", str(out), "--threads", "1", *options])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """The tiny recipe, shorter, on a folder of photos beside it, with validation."""
+    text = (RECIPES / "tiny.toml").read_text()
+    text = text.replace("steps = 60", "steps = 4").replace("decay = 20", "decay = 1").replace("= 20\n", "= 2\n")
+    text = text.replace("procedural = 1", 'procedural = 0.5\nfolders = ["photos"]\nholdout = ["p0"]')
+    (tmp_path / "recipe.toml").write_text(text + "\n[validation]\nevery = 2\ncrop = 16\n")
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        Image.fromarray(dead_leaves(64, np.random.default_rng(i))).save(tmp_path / "photos" / f"p{i}.png")
+    return tmp_path / "recipe.toml"
+
+
+def test_a_run_ends_with_a_model_file(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train(recipe, tmp_path / "out") == 0
+    told = capfd.readouterr().out
+    assert "2 pictures" in told
+    assert "step 4 of 4: loss" in told
+    assert "held out, QF 10:" in told
+    model = tmp_path / "out" / "tiny.safetensors"
+    info = read_info(model)
+    assert (info.name, info.interval, info.multiple, info.dtype) == ("tiny", 1000, 4, "fp32")
+    assert load_weights(model)["out.2.weight"].shape == (12, 16, 3, 3)
+
+
+def test_legs_and_finish(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert train(recipe, out, "--steps", "2") == 0
+    assert train(recipe, out) == 2
+    assert "already holds checkpoints; give --resume" in capfd.readouterr().err
+    assert train(recipe, out, "--resume", "--steps", "3") == 0
+    assert train(recipe, out, "--finish", "2") == 0
+    finished = out / "finish-00000003"
+    assert (finished / "step-00000005.safetensors").is_file()
+    assert (finished / "tiny.safetensors").is_file()
+    assert not (out / "step-00000005.safetensors").exists()
+    assert train(recipe, out, "--resume", "--steps", "4") == 0
+    assert train(recipe, out, "--finish", "0") == 0
+    ema = load_weights(out / "finish-00000004" / "tiny.safetensors")
+    assert all(np.array_equal(ema[n], w) for n, w in load_weights(out / "tiny.safetensors").items())
+
+
+def test_a_finish_lets_the_rate_fall_and_the_mean_follow() -> None:
+    recipe = load_recipe(RECIPES / "jpeg.toml")
+    train = finishing(recipe, Path("step-00001000.safetensors"), 400).train
+    assert (train.steps, train.decay, train.ema) == (1400, 400, 0.99)
+    assert finishing(recipe, Path("step-00001000.safetensors"), 0).train.ema == recipe.train.ema
+    assert finishing(recipe, Path("step-00001000.safetensors"), 2).train.ema == recipe.train.ema
+
+
+def test_mistakes_are_sentences(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cases: list[tuple[str, Path, list[str]]] = [
+        ("there is no checkpoint to finish", recipe, ["--finish", "5"]),
+        ("--steps must be above 0", recipe, ["--steps", "0"]),
+        ("does not exist; name another with --data", recipe, ["--data", str(tmp_path / "none")]),
+        ("cannot be read", tmp_path / "none.toml", []),
+    ]
+    for message, path, options in cases:
+        assert train(path, tmp_path / "out", *options) == 2
+        told = capfd.readouterr().err
+        assert message in told
+        assert told.count("\n") == 1
+
+
+def test_the_photos_can_lie_elsewhere(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    assert train(recipe, tmp_path / "out", "--data", str(tmp_path / "elsewhere"), "--steps", "1") == 0

@@ -1,0 +1,1 @@
+"""Training of diffusion bridges: recipes, data, the loss, checkpoints and the loop. PyTorch is imported on use only."""

@@ -1,0 +1,123 @@
+"""Checkpoints: one safetensors file with all that a run needs to go on as if it had never stopped. No pickles.
+
+Tensors: model/NAME, ema/NAME, adam/exp_avg/NAME, adam/exp_avg_sq/NAME. Metadata: step, and the recipe as JSON. There is
+no generator state to keep: every random draw of a step is a function of (train.seed, step).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from i2sb_rt.errors import UsageError
+from i2sb_rt.model_file import replacing
+from i2sb_train.recipe import Recipe
+
+FORMAT = "i2sb-train-1"
+
+
+class CheckpointError(UsageError):
+    """A checkpoint that is damaged, or was made by another network."""
+
+
+@dataclass
+class State:
+    """What changes while training: the network, the mean of its weights, the optimiser, and the steps already taken."""
+
+    network: nn.Module
+    ema: dict[str, Tensor]
+    optimizer: torch.optim.AdamW
+    step: int = 0
+
+
+def save_state(path: Path, state: State, recipe: Recipe) -> None:
+    """Write a checkpoint; a reader sees the old file or the whole new one, never a part."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in state.network.named_parameters():
+        tensors[f"model/{name}"] = parameter.detach()
+        tensors[f"ema/{name}"] = state.ema[name]
+        for key in ("exp_avg", "exp_avg_sq"):
+            moments = state.optimizer.state.get(parameter, {})
+            if key in moments:
+                tensors[f"adam/{key}/{name}"] = moments[key]
+    flat = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "format": FORMAT,
+        "step": str(state.step),
+        "recipe": json.dumps(dataclasses.asdict(recipe), sort_keys=True),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(flat, metadata=metadata))
+
+
+def load_state(path: Path, state: State, recipe: Recipe) -> None:
+    """Fill a state from a checkpoint of the same network and bridge; the rest of the recipe may have changed.
+
+    Raises CheckpointError, naming the file and what does not fit.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error}).") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a training checkpoint of this program.")
+    before, now = json.loads(metadata["recipe"]), dataclasses.asdict(recipe)
+    for table in ("network", "bridge"):
+        if now[table] | before[table] != now[table]:
+            raise CheckpointError(f"{path}: was trained with another [{table}]: {before[table]}.")
+    step = int(metadata["step"])
+    with torch.no_grad():
+        for name, parameter in state.network.named_parameters():
+            parameter.copy_(_take(tensors, f"model/{name}", parameter, path))
+            state.ema[name].copy_(_take(tensors, f"ema/{name}", parameter, path))
+            if step:
+                state.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(step)),
+                    "exp_avg": _take(tensors, f"adam/exp_avg/{name}", parameter, path),
+                    "exp_avg_sq": _take(tensors, f"adam/exp_avg_sq/{name}", parameter, path),
+                }
+    if tensors:
+        raise CheckpointError(f"{path}: holds {min(tensors)!r}, which this recipe's network lacks.")
+    state.step = step
+
+
+def _take(tensors: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tensor:
+    tensor = tensors.pop(name, None)
+    if tensor is None or tensor.shape != like.shape:
+        found = "missing" if tensor is None else f"of shape {list(tensor.shape)}"
+        raise CheckpointError(f"{path}: {name} is {found}; this recipe's network needs {list(like.shape)}.")
+    return torch.empty_like(like).copy_(tensor)
+
+
+def latest(folder: Path) -> Path | None:
+    """Find the checkpoint of the highest step in a folder, or None."""
+    found = checkpoints(folder)
+    return found[-1] if found else None
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints of a folder, oldest step first."""
+    named = re.compile(r"step-\d{8}\.safetensors")
+    return sorted(p for p in folder.glob("step-*.safetensors") if named.fullmatch(p.name))
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Name the file of a step's checkpoint."""
+    return folder / f"step-{step:08d}.safetensors"
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all checkpoints of a folder but the last `keep`."""
+    for path in checkpoints(folder)[:-keep]:
+        path.unlink()

@@ -1,0 +1,78 @@
+"""The bridge of I2SB as a training problem (arXiv 2302.05872): its points, and what is predicted at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from i2sb_train import recipe
+
+if TYPE_CHECKING:
+    from i2sb_rt import Schedule
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """The schedule's columns that training reads, float32 [N] on the CPU, and the two switches of `recipe.Bridge`."""
+
+    mu_x0: Tensor
+    mu_x1: Tensor
+    std_sb: Tensor
+    std_fwd: Tensor
+    times: Tensor
+    ot_ode: bool
+    cond_x1: bool
+
+    @classmethod
+    def of(cls, config: recipe.Bridge) -> Bridge:
+        """Make the bridge a recipe asks for; its values are the runtime's, from `i2sb_rt.Schedule`."""
+        from i2sb_rt import Schedule
+
+        schedule = Schedule(interval=config.interval, beta_max=config.beta_max, t0=config.t0, T=config.T)
+        return cls.from_schedule(schedule, config.ot_ode, config.cond_x1)
+
+    @classmethod
+    def from_schedule(cls, schedule: Schedule, ot_ode: bool, cond_x1: bool) -> Bridge:
+        """Make the bridge of a schedule, whose columns are float64 arrays of N values."""
+        s = schedule
+        columns = (s.mu_x0, s.mu_x1, s.std_sb, s.std_fwd, s.noise_levels)
+        mu_x0, mu_x1, std_sb, std_fwd, times = (torch.tensor(c, dtype=torch.float32) for c in columns)
+        return cls(mu_x0, mu_x1, std_sb, std_fwd, times, ot_ode, cond_x1)
+
+    @property
+    def interval(self) -> int:
+        """The number of bridge steps, N."""
+        return len(self.times)
+
+    def draw_steps(self, batch: int, last_step: float, generator: torch.Generator) -> Tensor:
+        """Draw steps to train on, int64 [batch]: N-1 for the fraction `last_step`, the others uniform on 0..N-1."""
+        steps = torch.randint(self.interval, (batch,), generator=generator)
+        is_last = torch.rand(batch, generator=generator) < last_step
+        return torch.where(is_last, self.interval - 1, steps)
+
+    def point(self, x0: Tensor, x1: Tensor, steps: Tensor, z: Tensor) -> Tensor:
+        """Compute x_k between pairs [B, C, H, W] at steps [B]; z is N(0, 1) of the same shape, unused by OT-ODE.
+
+        x_k = mu_x0 x0 + mu_x1 x1 + std_sb z (arXiv 2302.05872, eq. 11).
+        """
+        x = _column(self.mu_x0, steps, x0) * x0 + _column(self.mu_x1, steps, x0) * x1
+        return x if self.ot_ode else x + _column(self.std_sb, steps, x0) * z
+
+    def seen(self, x: Tensor, x1: Tensor) -> Tensor:
+        """Join what the network sees: x, or with cond_x1 the channels of x and then those of x1."""
+        return torch.cat([x, x1], dim=1) if self.cond_x1 else x
+
+    def target(self, x: Tensor, x0: Tensor, steps: Tensor) -> Tensor:
+        """Compute what the network is to predict at x = x_k: (x_k - x0) / std_fwd_k (arXiv 2302.05872, eq. 12)."""
+        return (x - x0) / _column(self.std_fwd, steps, x0)
+
+    def clean(self, x: Tensor, out: Tensor, steps: Tensor) -> Tensor:
+        """Compute the clean image that an output stands for, the inverse of `target`: x0 = x_k - std_fwd_k out."""
+        return x - _column(self.std_fwd, steps, x) * out
+
+
+def _column(values: Tensor, steps: Tensor, like: Tensor) -> Tensor:
+    return values[steps].to(like.device, like.dtype)[:, None, None, None]
