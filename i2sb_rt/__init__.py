@@ -1,0 +1,51 @@
+"""Restores images with diffusion bridges.
+
+Everything public is named here and imported on first use, so that `import i2sb_rt` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from i2sb_rt import networks as networks
+    from i2sb_rt.errors import I2SBError as I2SBError
+    from i2sb_rt.plan import Plan as Plan
+    from i2sb_rt.restorer import Restorer as Restorer
+    from i2sb_rt.restorer import load as load
+    from i2sb_rt.restorer import restore as restore
+    from i2sb_rt.sampling import noise as noise
+    from i2sb_rt.sampling import sample as sample
+    from i2sb_rt.schedule import Schedule as Schedule
+
+    __version__: str
+
+_HOMES = {
+    "I2SBError": "i2sb_rt.errors",
+    "Plan": "i2sb_rt.plan",
+    "Restorer": "i2sb_rt.restorer",
+    "Schedule": "i2sb_rt.schedule",
+    "load": "i2sb_rt.restorer",
+    "noise": "i2sb_rt.sampling",
+    "restore": "i2sb_rt.restorer",
+    "sample": "i2sb_rt.sampling",
+}
+
+__all__ = ["I2SBError", "Plan", "Restorer", "Schedule", "__version__", "load", "networks", "noise", "restore", "sample"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name == "__version__":
+        value: Any = import_module("importlib.metadata").version("i2sb-rt")
+    elif name == "networks":
+        value = import_module("i2sb_rt.networks")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,97 @@
+"""What a run tells: one line an image, a bar on a terminal, a summary. JSON goes to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from i2sb_rt.errors import Exit, I2SBError
+
+
+def printable(text: str) -> str:
+    """Return the text without what could steer a terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+@dataclass
+class Report:
+    """Counts and prints the images of a run. total: how many there are; as_json, quiet: what is printed."""
+
+    total: int
+    as_json: bool = False
+    quiet: bool = False
+    counts: dict[str, int] = field(default_factory=lambda: {"ok": 0, "skipped": 0, "failed": 0})
+    failures: list[tuple[str, I2SBError]] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether a progress bar is drawn."""
+        return sys.stderr.isatty() and not self.quiet
+
+    def progress(self, name: str, fraction: float) -> None:
+        """Draw the bar: the image at work, and how much of it is done, 0 .. 1."""
+        if not self.has_bar:
+            return
+        done = sum(self.counts.values())
+        filled = round(24 * (done + fraction) / self.total)
+        bar = "#" * filled + "-" * (24 - filled)
+        width = shutil.get_terminal_size().columns
+        line = f"[{bar}] {done}/{self.total} {printable(name)}"
+        sys.stderr.write("\r\x1b[K" + line[: width - 1])
+        sys.stderr.flush()
+
+    def done(self, record: dict[str, Any], error: I2SBError | None = None) -> None:
+        """Tell of one image. record: what is known of it, as in the JSON line."""
+        self.counts[record["status"]] += 1
+        if error is not None:
+            self.failures.append((record["in"], error))
+        if self.as_json:
+            print(json.dumps(record), flush=True)
+        self._clear()
+        if error is not None:
+            print(f"i2sb-rt: {printable(str(error))}", file=sys.stderr)
+        elif not (self.quiet or self.has_bar or self.as_json):
+            print(_line(record), file=sys.stderr)
+
+    def finish(self, signal: int | None) -> int:
+        """Print the summary and return the exit code. signal: what stopped the run, if anything did."""
+        code = self._exit_code(signal)
+        seconds = time.monotonic() - self.begun
+        if self.as_json:
+            facts = {**self.counts, "seconds": round(seconds, 3), "exit_code": code}
+            print(json.dumps({"summary": facts}), flush=True)
+        if self.total > 1:
+            if self.failures:
+                print(f"i2sb-rt: {len(self.failures)} of {self.total} failed:", file=sys.stderr)
+            for name, error in self.failures:
+                print(f"  {printable(name)} ({error.code})", file=sys.stderr)
+        if not (self.quiet or self.as_json) and (self.total > 1 or self.has_bar):
+            parts = [f"{count} {status}" for status, count in self.counts.items() if count or status == "ok"]
+            print(f"{', '.join(parts)} in {seconds:.1f} s", file=sys.stderr)
+        return code
+
+    def _exit_code(self, signal: int | None) -> int:
+        if signal is not None:
+            return 128 + signal
+        if not self.failures:
+            return int(Exit.OK)
+        if self.counts["failed"] < sum(self.counts.values()):
+            return int(Exit.SOME_FAILED)
+        codes = {int(error.exit_code) for _, error in self.failures}
+        return codes.pop() if len(codes) == 1 else int(Exit.ALL_FAILED)
+
+    def _clear(self) -> None:
+        if self.has_bar:
+            sys.stderr.write("\r\x1b[K")
+
+
+def _line(record: dict[str, Any]) -> str:
+    names = printable(f"{record['in']} -> {record['out']}")
+    if record["status"] == "skipped":
+        return f"{names} (skipped: it exists)"
+    return f"{names} ({record['w']}x{record['h']}, {record['ms']['total'] / 1e3:.2f} s)"

@@ -1,0 +1,188 @@
+"""The work of i2sb-rt restore, image by image."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from i2sb_rt.cli.jobs import Job, plan_jobs, protect
+from i2sb_rt.cli.report import Report
+from i2sb_rt.cli.stop import Stop
+from i2sb_rt.compare import compare
+from i2sb_rt.errors import CancelledError, I2SBError, ImageTooLargeError, OutOfMemoryError, UsageError
+from i2sb_rt.image import Picture, encode, format_of, read, write, write_bytes
+from i2sb_rt.restorer import Restorer, load
+from i2sb_rt.sampling import seed_list
+from i2sb_rt.timeline import Timeline, chrome_trace
+
+if TYPE_CHECKING:
+    from i2sb_rt._core import Observer
+
+
+def run(options: argparse.Namespace) -> int:
+    """Restore everything that the options name; return the exit code."""
+    jobs = plan_jobs([*options.inputs, *options.input], options.output, options.overwrite)
+    _check(options, jobs)
+    with Stop() as stop, _one_pixel_limit(options.max_pixels), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of metadata that it cannot read
+        return stop.run(lambda: _restore_all(options, jobs, stop))
+
+
+@contextmanager
+def _one_pixel_limit(max_pixels: int) -> Iterator[None]:
+    """Put our limit in the place of Pillow's, which is one for the whole process."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _check(options: argparse.Namespace, jobs: list[Job]) -> None:
+    """Refuse what cannot work before any work begins."""
+    seed_list(options.seed, 1)
+    if options.json and options.output == "-":
+        raise UsageError("--json and -o - both write to standard output; choose one")
+    if options.compare:
+        if len(jobs) > 1:
+            raise UsageError(f"--compare draws one image, but {len(jobs)} are given")
+        format_of(Path(options.compare))
+    for option in ("compare", "profile"):
+        path = getattr(options, option)
+        if path:
+            protect(Path(path), jobs, f"--{option}")
+
+
+def _restore_all(options: argparse.Namespace, jobs: list[Job], stop: Stop) -> int:
+    restorer = load(options.model, threads=options.threads, precision=options.precision)
+    run = _Run(options, restorer, stop, Report(len(jobs), options.json, options.quiet))
+    for job in jobs:
+        if stop.signal is not None or (options.fail_fast and run.report.failures):
+            break
+        run.process(job)
+    if options.profile:
+        write_bytes(chrome_trace(run.timelines).encode(), Path(options.profile))
+    return run.report.finish(stop.signal)
+
+
+class _Run:
+    """What is the same for every image of a run."""
+
+    def __init__(self, options: argparse.Namespace, restorer: Restorer, stop: Stop, report: Report) -> None:
+        self.options, self.restorer, self.stop, self.report = options, restorer, stop, report
+        self.timelines: dict[str, Timeline] = {}
+        sampler = options.sampler or restorer.info.sampler
+        self.plan = restorer.plan(options.nfe, sampler)
+        self.facts: dict[str, Any] = {
+            "model": restorer.info.name,
+            "nfe": self.plan.nfe,
+            "sampler": sampler,
+            "seed": options.seed,
+            "precision": restorer.precision,
+            "engine": restorer.engine_name,
+        }
+        if options.json:
+            self.facts["model_sha256"] = hashlib.sha256(restorer.path.read_bytes()).hexdigest()
+
+    def process(self, job: Job) -> None:
+        """Restore one image and report it; whatever goes wrong is its failure alone."""
+        record: dict[str, Any] = {"schema": 1, "in": job.source_name, "out": job.target_name}
+        if self.options.skip_existing and job.target is not None and job.target.exists():
+            self.report.done({**record, "status": "skipped"})
+            return
+        try:
+            done = self._restore(job)
+        except Exception as error:
+            failure = _failure(error, job)
+            if not isinstance(failure, CancelledError):  # an image that was stopped is neither done nor failed
+                details = {"code": failure.code, "message": str(failure)}
+                self.report.done({**record, "status": "failed", "error": details}, failure)
+            return
+        self.report.done({**record, "status": "ok", **self.facts, **done})
+
+    def _restore(self, job: Job) -> dict[str, Any]:
+        timeline, options = Timeline(), self.options
+        self.report.progress(job.source_name, 0)
+        with timeline.span("total"):
+            with timeline.span("decode"):
+                picture = _read(job, options.max_pixels)
+            tile = self.restorer.tile_of(picture.width, picture.height, options.tile, options.tile_overlap)
+            restored = self.restorer.restore_picture(
+                picture,
+                self.plan,
+                seed=options.seed,
+                tile=options.tile,
+                overlap=options.tile_overlap,
+                threads=options.threads,
+                observer=self._observer(job, timeline),
+            )
+            with timeline.span("encode"):
+                _write(restored, job)
+        if options.compare:
+            self._compare(picture, restored, job)
+        if options.profile:
+            self.timelines[job.source_name] = timeline
+        return {"w": picture.width, "h": picture.height, "tile": tile, "ms": timeline.milliseconds()}
+
+    def _observer(self, job: Job, timeline: Timeline) -> Observer:
+        def observe(phase: str, row: int, rows: int, tile: int, tiles: int, begin_ns: int, end_ns: int) -> bool:
+            timeline.observe(phase, row, rows, tile, tiles, begin_ns, end_ns)
+            if phase == "network":
+                self.report.progress(job.source_name, (row + tile / tiles) / rows)
+            return self.stop.signal is not None
+
+        return observe
+
+    def _compare(self, before: Picture, after: Picture, job: Job) -> None:
+        facts = self.facts
+        labels = (
+            f"before: {Path(job.source_name).name}",
+            f"after: {facts['model']}, NFE {facts['nfe']}, {facts['sampler']}",
+        )
+        write(compare(before, after, labels), Path(self.options.compare))
+
+
+def _read(job: Job, max_pixels: int) -> Picture:
+    """Read the input; what comes through standard input is bounded before it is read."""
+    if job.source is not None:
+        return read(job.source, max_pixels)
+    limit = 64 * 2**20 + 8 * max_pixels
+    data = sys.stdin.buffer.read(limit + 1)
+    if len(data) > limit:
+        raise ImageTooLargeError(f"standard input is longer than {limit} bytes")
+    return read(io.BytesIO(data), max_pixels)
+
+
+def _write(picture: Picture, job: Job) -> None:
+    if job.target is not None:
+        write(picture, job.target)
+        return
+    sys.stdout.buffer.write(encode(picture, "PNG"))
+    sys.stdout.buffer.flush()
+
+
+def _failure(error: Exception, job: Job) -> I2SBError:
+    """Return the error as one of ours, naming the image."""
+    if os.environ.get("I2SB_RT_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(f"{job.source_name}: there is not enough memory")
+    if not isinstance(error, I2SBError):
+        return I2SBError(f"{job.source_name}: internal error: {type(error).__name__}: {error}")
+    if job.source_name not in str(error) and job.target_name not in str(error):
+        return type(error)(f"{job.source_name}: {error}")
+    return error

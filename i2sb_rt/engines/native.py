@@ -1,0 +1,67 @@
+"""OpenVINO, opened by the native core: which library, and where compiled networks are kept."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import stat
+from pathlib import Path
+
+from i2sb_rt import _core
+from i2sb_rt.errors import DeviceError, from_core
+
+
+class NativeEngine:
+    """The network in OpenVINO on this CPU; precision "auto" is bf16 where the CPU is fast in it, else fp32."""
+
+    name = "native"
+
+    def __init__(self, model: _core.Model, threads: int | None, precision: str) -> None:
+        cache = cache_folder("openvino")
+        with from_core():
+            self.core = _core.Engine.openvino(
+                model,
+                threads=threads or 0,
+                precision=precision,
+                cache_dir=None if cache is None else str(cache),
+                library=openvino_library(),
+            )
+
+    @property
+    def precision(self) -> str:
+        """What the network is computed in, fp32 or bf16."""
+        return self.core.precision
+
+
+def openvino_library() -> str | None:
+    """Return the path of OpenVINO's C library, or None to leave the search to the system's loader.
+
+    I2SB_RT_OPENVINO names it; else it is the one in the installed `openvino` package, which is not imported.
+    Raises DeviceError where the variable names no file.
+    """
+    named = os.environ.get("I2SB_RT_OPENVINO")
+    if named:
+        if not Path(named).is_file():
+            raise DeviceError(f"I2SB_RT_OPENVINO is {named}, which is not a file; it names libopenvino_c.so")
+        return named
+    spec = importlib.util.find_spec("openvino")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    found = sorted(path for folder in folders for path in Path(folder, "libs").glob("libopenvino_c.so*"))
+    return str(found[-1]) if found else None
+
+
+def cache_folder(purpose: str) -> Path | None:
+    """Return the folder of the user's cache for a purpose, made if missing; None where there can be none.
+
+    I2SB_RT_CACHE names its parent, else XDG_CACHE_HOME/i2sb-rt or ~/.cache/i2sb-rt. A folder that others may write
+    is not used, since what is in it is run.
+    """
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(os.environ.get("I2SB_RT_CACHE") or Path(base, "i2sb-rt")) / purpose
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except (OSError, RuntimeError):
+        return None
+    foreign = status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return None if foreign or not os.access(folder, os.W_OK) else folder

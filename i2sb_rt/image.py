@@ -1,0 +1,282 @@
+"""Image files, PIL images and arrays, to and from one plain form: 8-bit colour or grey, alpha apart, upright."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from i2sb_rt.errors import (
+    ImageBrokenError,
+    ImageFormatError,
+    ImageMissingError,
+    ImageTooLargeError,
+    OutOfMemoryError,
+    OutputError,
+    UsageError,
+)
+from i2sb_rt.model_file import replacing
+
+U8 = NDArray[np.uint8]
+
+MAX_PIXELS: Final = 128_000_000
+# What each output format is asked for: the pixels as they are where it can (JPEG cannot), and a quick encoder.
+_ENCODERS: Final[dict[str, dict[str, Any]]] = {
+    "PNG": {"compress_level": 1},
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True, "quality": 0, "method": 0},
+    "TIFF": {"compression": "tiff_lzw", "tiffinfo": {317: 2}},  # 317 is the predictor, 2 takes differences
+}
+FORMATS: Final = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+_SIGNATURES: Final = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"RIFF", "WEBP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+)
+_ORIENTATION: Final = 0x0112
+_BITS_PER_SAMPLE: Final = 258
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An upright 8-bit picture. colour: [H, W, 3], or [H, W] for grey; alpha: [H, W] or None; icc: a colour profile."""
+
+    colour: U8
+    alpha: U8 | None = None
+    icc: bytes | None = None
+
+    @property
+    def height(self) -> int:
+        """The number of rows."""
+        return len(self.colour)
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return len(self.colour[0])
+
+
+def read(source: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read a PNG, JPEG, WebP or TIFF; what the file holds decides, not its name.
+
+    source: a path or an open, seekable file. The size is checked before any pixel is decoded.
+    Raises ImageMissingError, ImageFormatError, ImageTooLargeError, ImageBrokenError, OutOfMemoryError.
+    """
+    if not isinstance(source, Path):
+        return _read_open(source, "standard input", max_pixels)
+    try:
+        if source.exists() and not source.is_file():
+            raise ImageMissingError(f"{source} is not a file")
+        with source.open("rb") as file:
+            return _read_open(file, str(source), max_pixels)
+    except OSError as error:
+        raise ImageMissingError(f"{source} cannot be read: {error.strerror or error}") from error
+
+
+def from_pil(image: Image.Image, name: str = "the image") -> Picture:
+    """Bring a PIL image of any 8-bit mode to the plain form; EXIF orientation is applied.
+
+    Raises ImageFormatError for modes of more than 8 bits a channel and those without a conversion to RGB.
+    """
+    if image.mode.startswith(("I", "F")):
+        raise ImageFormatError(f"{name} has more than 8 bits a channel (mode {image.mode}), which is not yet supported")
+    icc = image.info.get("icc_profile")
+    clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    grey = image.mode in ("1", "L", "LA", "La")
+    upright = _upright(image)
+    if image.mode == "CMYK":
+        upright, icc = _cmyk_to_rgb(upright, icc), None
+    mode = ("L" if grey else "RGB") + ("A" if clear else "")
+    try:
+        pixels = np.asarray(upright.convert(mode))
+    except ValueError as error:
+        raise ImageFormatError(f"{name} has the colour mode {image.mode}, which is not supported") from error
+    if not clear:
+        return Picture(pixels, None, icc)
+    colour = pixels[..., 0] if grey else pixels[..., :3]
+    return Picture(np.ascontiguousarray(colour), np.ascontiguousarray(pixels[..., -1]), icc)
+
+
+def to_pil(picture: Picture) -> Image.Image:
+    """Return the PIL image: mode L, LA, RGB or RGBA, the colour profile in `info`."""
+    image = Image.fromarray(picture.colour)
+    if picture.alpha is not None:
+        image.putalpha(Image.fromarray(picture.alpha))
+    if picture.icc:
+        image.info["icc_profile"] = picture.icc
+    return image
+
+
+def from_array(array: NDArray[Any]) -> Picture:
+    """Read uint8 [H, W] or [H, W, channels] as grey (1), grey and alpha (2), RGB (3), RGB and alpha (4).
+
+    Raises UsageError for another type or shape.
+    """
+    if array.dtype != np.uint8:
+        raise UsageError(f"an image array is uint8, 0 .. 255, not {array.dtype}")
+    if array.ndim not in (2, 3) or 0 in array.shape or array.shape[2:] > (4,):
+        raise UsageError(f"an image array has the shape [H, W] or [H, W, 1 to 4], not {list(array.shape)}")
+    channels = 1 if array.ndim == 2 else array.shape[2]
+    planes = array.reshape(*array.shape[:2], channels)
+    colour = planes[..., 0] if channels < 3 else planes[..., :3]
+    alpha = np.ascontiguousarray(planes[..., -1]) if channels in (2, 4) else None
+    return Picture(np.ascontiguousarray(colour), alpha)
+
+
+def to_array(picture: Picture, shape: tuple[int, ...]) -> U8:
+    """Return the array form of a picture, laid out as the array it came from, whose shape this was."""
+    if len(shape) == 2:
+        return picture.colour
+    planes = [picture.colour.reshape(picture.height, picture.width, -1)]
+    if picture.alpha is not None:
+        planes.append(picture.alpha[..., None])
+    return np.concatenate(planes, axis=2)
+
+
+def format_of(path: Path) -> str:
+    """Return the image format that a file name asks for; raises UsageError for one that cannot be written."""
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise UsageError(f"{path}: the format follows from the ending, one of {', '.join(FORMATS)}") from None
+
+
+def encode(picture: Picture, kind: str, name: str = "the image") -> bytes:
+    """Encode a picture as PNG, JPEG, WEBP or TIFF; all but JPEG keep every pixel.
+
+    Raises OutputError where the format cannot hold the picture.
+    """
+    if kind == "JPEG" and picture.alpha is not None:
+        raise OutputError(f"{name} has transparency, which JPEG cannot hold; write PNG, WebP or TIFF")
+    buffer = io.BytesIO()
+    try:
+        to_pil(picture).save(buffer, kind, icc_profile=picture.icc, **_ENCODERS[kind])
+    except (OSError, ValueError, OverflowError) as error:
+        raise OutputError(f"{name} cannot be written as {kind}: {error}") from error
+    return buffer.getvalue()
+
+
+def write(picture: Picture, path: Path) -> None:
+    """Write a picture in the format of the file's ending, whole or not at all; folders are made as needed.
+
+    Raises UsageError for an unknown ending and OutputError where it cannot be written.
+    """
+    write_bytes(encode(picture, format_of(path), str(path)), path)
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """Write a file whole or not at all; folders are made as needed. Raises OutputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _read_open(file: IO[bytes], name: str, max_pixels: int) -> Picture:
+    """Read an open file. Decoders meet hostile bytes here, so whatever they raise means that the file is broken."""
+    head = file.read(32)
+    kind = next((kind for signature, kind in _SIGNATURES if head.startswith(signature)), None)
+    if not head:
+        raise ImageBrokenError(f"{name} is empty")
+    if kind is None or (kind == "WEBP" and head[8:12] != b"WEBP"):
+        raise ImageFormatError(f"{name} is not a PNG, JPEG, WebP or TIFF image")
+    file.seek(0)
+    try:
+        image = _open(file, kind)
+        pixels = image.width * image.height
+        if pixels > max_pixels:
+            raise ImageTooLargeError(
+                f"{name} has {pixels} pixels ({image.width}x{image.height}), more than the limit of {max_pixels}"
+            )
+        _refuse_unsupported(image, head, name)
+        image.load()
+        return from_pil(image, name)
+    except (ImageFormatError, ImageTooLargeError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLargeError(f"{name} has more pixels than PIL.Image.MAX_IMAGE_PIXELS allows") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{name} does not fit into memory") from error
+    except Exception as error:
+        raise ImageBrokenError(f"{name} is a damaged or truncated {kind} file: {error}") from error
+
+
+def _open(file: IO[bytes], kind: str) -> Image.Image:
+    """Open with the one decoder for this kind; `Image.open` would try others and hold its own cap on the size."""
+    if kind == "PNG":
+        from PIL.PngImagePlugin import PngImageFile
+
+        return PngImageFile(file)
+    if kind == "JPEG":
+        from PIL.JpegImagePlugin import jpeg_factory
+
+        return jpeg_factory(file)
+    if kind == "WEBP":
+        from PIL.WebPImagePlugin import WebPImageFile
+
+        return WebPImageFile(file)
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    return TiffImageFile(file)
+
+
+def _refuse_unsupported(image: Image.Image, head: bytes, name: str) -> None:
+    """Refuse what Pillow would silently reduce: more than 8 bits a channel, and all but the first of several frames."""
+    tags = getattr(image, "tag_v2", {})
+    bits = head[24] if image.format == "PNG" else max(tags.get(_BITS_PER_SAMPLE, (8,)))
+    if bits > 8:
+        raise ImageFormatError(f"{name} has {bits} bits a channel, which is not yet supported; convert it to 8 bits")
+    if getattr(tags, "next", 0):
+        raise ImageFormatError(f"{name} holds several pages, which is not supported; split it into files")
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ImageFormatError(f"{name} is animated, which is not supported; split it into frames")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; damaged EXIF says nothing."""
+    orientation = None
+    with contextlib.suppress(Exception):
+        orientation = image.getexif().get(_ORIENTATION)
+    transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if transpose is None else image.transpose(transpose)
+
+
+def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:
+    """Convert CMYK to sRGB by its own profile where it has a sound one, else by the plain formula."""
+    if icc:
+        from PIL import ImageCms
+
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                return converted
+    return image.convert("RGB")

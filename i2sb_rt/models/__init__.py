@@ -1,0 +1,29 @@
+"""The models that come with the package: NAME.onnx, beside its card NAME.md."""
+
+from pathlib import Path
+
+from i2sb_rt.errors import ModelFileError
+
+_FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """Return the names of the models that come with the package, sorted."""
+    return sorted(path.stem for path in _FOLDER.glob("*.onnx"))
+
+
+def find(name_or_path: str | Path) -> Path:
+    """Return the file of a model, given the name of a shipped one or a path ending in .onnx or .safetensors.
+
+    Raises ModelFileError where there is none, listing the names there are.
+    """
+    text = str(name_or_path)
+    if text in names():
+        return _FOLDER / f"{text}.onnx"
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    if path.suffix in (".onnx", ".safetensors"):
+        raise ModelFileError(f"there is no model file {path}")
+    known = ", ".join(names()) or "none"
+    raise ModelFileError(f"there is no model called {text!r}; the ones that come with i2sb-rt: {known}")

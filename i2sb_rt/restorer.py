@@ -1,0 +1,208 @@
+"""Images in, restored images out: a model file, an engine, and the core's loop between them."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from i2sb_rt import _core, models
+from i2sb_rt.engines import Engine, open_engine
+from i2sb_rt.errors import ModelFileError, UsageError, from_core
+from i2sb_rt.image import U8, Picture, from_array, from_pil, to_array, to_pil
+from i2sb_rt.model_file import ModelInfo, read_info
+from i2sb_rt.plan import Plan
+from i2sb_rt.sampling import Seeds, seed_list
+from i2sb_rt.schedule import Schedule
+
+ImageLike = NDArray[Any] | Image.Image
+
+SAMPLERS = ("sde", "ode")
+
+
+def load(
+    name_or_path: str | Path, engine: str = "auto", threads: int | None = None, precision: str = "auto"
+) -> Restorer:
+    """Load a model and make it ready to restore.
+
+    name_or_path: a model that comes with the package, or an .onnx file. engine: auto, native (OpenVINO) or torch;
+    `Restorer.engine_name` tells which one it became. threads: None is one a core. precision: auto, fp32 or bf16.
+    Raises ModelFileError, DeviceError, and UsageError for values that are none of these.
+    """
+    path = models.find(name_or_path)
+    if path.suffix != ".onnx":
+        raise ModelFileError(f"{path}: images are restored from .onnx files; `i2sb-rt export` makes one of it")
+    info = read_info(path)
+    with from_core():
+        model = _core.Model(str(path))
+    return Restorer(path, info, model, open_engine(path, model, engine, threads, precision))
+
+
+def restore(images: Any, model: str | Path = "jpeg", *, engine: str = "auto", **options: Any) -> Any:
+    """Restore images with a model that is loaded once and kept.
+
+    images, options: as for `Restorer.restore`. Raises what `load` and `Restorer.restore` raise.
+    """
+    return _kept(str(model), engine).restore(images, **options)
+
+
+class Restorer:
+    """A model ready to restore images. One restores at a time: calls from several threads wait for each other.
+
+    path: the model's file; info: what it says of itself; engine: what runs its network.
+    """
+
+    def __init__(self, path: Path, info: ModelInfo, model: _core.Model, engine: Engine) -> None:
+        if info.channels != 3:
+            raise ModelFileError(f"{path}: this model works on {info.channels} channels; images need 3")
+        self.path = path
+        self.info = info
+        self.engine = engine
+        self._model = model
+        self._lock = threading.Lock()
+
+    @property
+    def engine_name(self) -> str:
+        """Which engine runs the network: native or torch."""
+        return self.engine.name
+
+    @property
+    def precision(self) -> str:
+        """What the network is computed in: fp32 or bf16."""
+        return self.engine.precision
+
+    def restore(
+        self,
+        images: Any,
+        nfe: int | None = None,
+        sampler: str | None = None,
+        seed: Seeds = 0,
+        mask: Any = None,
+        tile: str | int = "auto",
+        overlap: int | None = None,
+        threads: int | None = None,
+        observer: _core.Observer | None = None,
+    ) -> Any:
+        """Restore one image or a list of them; each comes back as what it was given as.
+
+        images: uint8 arrays [H, W], [H, W, 1 to 4] or PIL images; grey stays grey, alpha is kept as it is.
+        nfe: network calls, 1 .. interval - 1; sampler: sde or ode; None takes the model's own.
+        seed: 0 .. 2^64 - 1, for every image, or one each. mask: [H, W] of the image's size, 1, True or 255 = hole, for
+        every image, or a list of one each. tile: "auto", 0 (the whole image at once) or the side of a tile; overlap of
+        tiles, None for the model's own. threads: for the work around the network, None is one a core.
+        observer: called after each piece of work with (phase, row, rows, tile, tiles, begin_ns, end_ns); true stops.
+        Raises UsageError, NonFiniteError, CancelledError, DeviceError, OutOfMemoryError.
+        """
+        many = isinstance(images, list | tuple)
+        given = list(images) if many else [images]
+        masks = list(mask) if isinstance(mask, list | tuple) else [mask] * len(given)
+        if len(masks) != len(given):
+            raise UsageError(f"{len(masks)} masks for {len(given)} images: give one for all or one each")
+        plan = self.plan(nfe, sampler)
+        restored = []
+        for image, one_seed, one_mask in zip(given, seed_list(seed, len(given)), masks, strict=True):
+            out = self.restore_picture(_picture(image), plan, one_seed, one_mask, tile, overlap, threads, observer)
+            restored.append(_as_given(out, image))
+        return restored if many else restored[0]
+
+    def plan(self, nfe: int | None = None, sampler: str | None = None) -> Plan:
+        """Return the plan of a sampler in so many network calls; None takes the model's own.
+
+        Raises UsageError for a sampler or a number that this model cannot be run with.
+        """
+        legal = SAMPLERS[1:] if self.info.ot_ode else SAMPLERS
+        sampler = sampler or self.info.sampler
+        if sampler not in legal:
+            why = "was trained without noise, so it" if self.info.ot_ode else "here"
+            raise UsageError(f"the model {self.info.name} {why} takes the sampler {' or '.join(legal)}, not {sampler}")
+        calls = self.info.nfe if nfe is None else nfe
+        if not 1 <= calls < self.info.interval:
+            raise UsageError(f"nfe lies in 1 .. {self.info.interval - 1} for the model {self.info.name}, not {calls}")
+        schedule = Schedule(self.info.interval, self.info.beta_max, self.info.t0, self.info.T)
+        return Plan.posterior(schedule, calls, ot_ode=sampler == "ode", clip=self.info.clip)
+
+    def tile_of(self, width: int, height: int, tile: str | int = "auto", overlap: int | None = None) -> int:
+        """Return the side of the tiles that an image of this size is cut into, 0 if it is not cut.
+
+        Raises UsageError for a tile, an overlap or a size that the model does not take.
+        """
+        with from_core():
+            return self._model.layout(width, height, *_tiling(tile, overlap))["tile"]
+
+    def restore_picture(
+        self,
+        picture: Picture,
+        plan: Plan,
+        seed: int = 0,
+        mask: Any = None,
+        tile: str | int = "auto",
+        overlap: int | None = None,
+        threads: int | None = None,
+        observer: _core.Observer | None = None,
+    ) -> Picture:
+        """Restore a picture by a plan; the arguments and errors are those of `restore`."""
+        grey = picture.colour.ndim == 2
+        colour = np.repeat(picture.colour[..., None], 3, axis=2) if grey else picture.colour
+        hole = None if mask is None else _hole(mask, (picture.height, picture.width))
+        side, shared = _tiling(tile, overlap)
+        with self._lock, from_core():
+            out = _core.restore(
+                self._model,
+                self.engine.core,
+                plan.rows,
+                colour,
+                clip=plan.clip,
+                known=plan.known,
+                mask=hole,
+                seed=seed,
+                tile=side,
+                overlap=shared,
+                threads=threads or 0,
+                observer=observer,
+            )
+        if grey:
+            out = np.asarray(Image.fromarray(out).convert("L"))
+        return Picture(out, picture.alpha, picture.icc)
+
+
+@lru_cache(maxsize=4)
+def _kept(model: str, engine: str) -> Restorer:
+    return load(model, engine)
+
+
+def _tiling(tile: str | int, overlap: int | None) -> tuple[int, int]:
+    """Return tile and overlap as the core takes them, where -1 leaves the choice to the model."""
+    if tile != "auto" and (isinstance(tile, str) or tile < 0):
+        raise UsageError(f'tile is "auto", 0 or the side of a tile in pixels, not {tile!r}')
+    if overlap is not None and overlap < 0:
+        raise UsageError(f"overlap is 0 or more pixels, not {overlap}")
+    return -1 if isinstance(tile, str) else tile, -1 if overlap is None else overlap
+
+
+def _picture(image: ImageLike) -> Picture:
+    """Read an image argument."""
+    if isinstance(image, Image.Image):
+        return from_pil(image)
+    if isinstance(image, np.ndarray):
+        return from_array(image)
+    raise UsageError(f"an image is a uint8 array or a PIL image, not {type(image).__name__}")
+
+
+def _as_given(picture: Picture, image: ImageLike) -> ImageLike:
+    """Return the result as the kind of thing that its image was given as."""
+    return to_pil(picture) if isinstance(image, Image.Image) else to_array(picture, image.shape)
+
+
+def _hole(mask: Any, shape: tuple[int, int]) -> U8:
+    """Read a mask argument: uint8 [H, W], 1 = hole."""
+    values = np.asarray(mask)
+    if values.shape != shape:
+        raise UsageError(f"the mask has the shape {list(values.shape)}, the image {list(shape)}")
+    if not np.isin(values, (0, 1, 255)).all():
+        raise UsageError("a mask holds 0 where the image is known and 1, True or 255 in the hole, nothing between")
+    return values.astype(bool).astype(np.uint8)

@@ -1,0 +1,99 @@
+"""The command line as a process of its own: standard streams, signals, limits."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from i2sb_rt import Restorer
+
+U8 = NDArray[np.uint8]
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "i2sb_rt.cli", *arguments], capture_output=True, **options)
+
+
+def test_reads_stdin_and_writes_stdout(toy_path: Path, toy: Restorer, photo: U8) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, "TIFF")
+    run = command("restore", "-n", str(toy_path), "--precision", "fp32", "-", "-o", "-", input=buffer.getvalue())
+    assert run.returncode == 0
+    with Image.open(io.BytesIO(run.stdout)) as image:
+        assert image.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(image), toy.restore(photo))
+    run = command("restore", "-n", str(toy_path), "-", "-o", "-", input=b"hello")
+    assert (run.returncode, run.stdout) == (4, b"")
+    assert b"standard input is not a PNG" in run.stderr
+
+
+def test_a_reader_that_has_gone_is_no_fault(toy_path: Path, photo: U8) -> None:
+    Image.fromarray(photo).save("a.png")
+    arguments = [sys.executable, "-m", "i2sb_rt.cli", "restore", "-n", str(toy_path), "a.png", "-o", "b.png", "--json"]
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        run = subprocess.run(arguments, stdout=closed, stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_cleanly(toy_path: Path, photo: U8, number: int, code: int) -> None:
+    Image.fromarray(photo).save("a.png")
+    Image.fromarray(np.tile(photo, (60, 60, 1))).save("b.png")
+    arguments = ["restore", "-n", str(toy_path), "a.png", "b.png", "-o", "out", "--nfe", "99", "--json"]
+    start = [sys.executable, "-m", "i2sb_rt.cli", *arguments]
+    with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert json.loads(run.stdout.readline())["in"] == "a.png"  # so the large one is at work
+        run.send_signal(number)
+        out, err = run.communicate(timeout=60)
+    assert run.returncode == code
+    assert b"stopping" in err
+    assert b"Traceback" not in err
+    assert json.loads(out)["summary"]["exit_code"] == code
+    assert sorted(str(path) for path in Path().rglob("*.*")) == ["a.png", "b.png", "out/a.png"]
+
+
+def test_a_second_signal_does_not_wait() -> None:
+    script = (
+        "import time; from i2sb_rt.cli.stop import Stop\n"
+        "with Stop() as stop:\n  print('ready', flush=True)\n  stop.run(lambda: time.sleep(60))"
+    )
+    start = [sys.executable, "-c", script]
+    with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.readline()
+        run.send_signal(signal.SIGINT)
+        assert b"once more" in run.stderr.readline()
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=30) == -signal.SIGINT
+
+
+def test_a_file_that_may_not_grow_leaves_nothing(toy_path: Path, photo: U8) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)).save("a.png")
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
+        "from i2sb_rt.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    environment = {**os.environ, "I2SB_RT_CACHE": "/nowhere"}
+    arguments = ["restore", "-n", str(toy_path), "a.png", "-o", "out/b.png"]
+    run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, env=environment)
+    assert run.returncode == 4
+    assert b"out/b.png cannot be written: File too large" in run.stderr
+    assert list(Path("out").iterdir()) == []
