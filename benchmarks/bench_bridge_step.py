@@ -7,8 +7,8 @@ reference, on the very arrays that are timed, is not timed.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,20 +20,21 @@ from i2sb_kernels.noise import Purpose
 
 torch = pytest.importorskip("torch", reason="the baseline is PyTorch")
 
-ROUNDS = 7
+CALLS = 20  # on a GPU, a timing
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 cases = pytest.mark.parametrize("case", STEP_BENCHMARKS, ids=lambda case: case.name)
+Arrays = dict[str, np.ndarray]
 Tensors = dict[str, "torch.Tensor"]
 
 
-def inputs(case: StepCase) -> dict[str, np.ndarray]:
+def inputs(case: StepCase) -> Arrays:
     """The arrays that the row reads, noise made inside."""
     arrays = {name: array for name, array in case.arrays().items() if not np.isnan(array.flat[0])}
     arrays = {name: array for name, array in arrays.items() if name not in ("z", "z_known")}
     return arrays | {"seeds": case.seeds()}
 
 
-def check(case: StepCase, arrays: dict[str, np.ndarray], after: np.ndarray) -> None:
+def check(case: StepCase, arrays: Arrays, after: np.ndarray) -> None:
     """Fails if the first image of x' is not the reference's."""
     only = {name: array[:1] for name, array in arrays.items()}
     first = StepCase(case.name, (1, *case.shape[1:]), case.row, case.step, case.mask, case.known, case.clip)
@@ -59,39 +60,20 @@ def eager(case: StepCase, t: Tensors) -> torch.Tensor:
     return after
 
 
-def bytes_moved(case: StepCase, arrays: dict[str, np.ndarray]) -> int:
+def bytes_moved(case: StepCase, arrays: Arrays) -> int:
     """What the step must read and write at least."""
     written = arrays["x"].nbytes * (2 if case.keeps_x0 else 1)
     return written + sum(array.nbytes for array in arrays.values())
 
 
-def best_in_turn(*calls: Callable[[], object]) -> list[float]:
-    """The least seconds of each call, taken in turn so that all see the same machine."""
-    best = [float("inf")] * len(calls)
-    for _ in range(ROUNDS):
-        for i, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            best[i] = min(best[i], time.perf_counter() - start)
-    return best
-
-
-def report(benchmark, case: StepCase, arrays: dict[str, np.ndarray], times: list[float], **more: object) -> None:
-    step, expression, copy = times
-    bandwidth = 2 * arrays["x"].nbytes / copy
-    benchmark.extra_info.update(
-        over_eager=round(expression / step, 2),
-        of_copy_bandwidth=round(bytes_moved(case, arrays) / step / bandwidth, 2),
-        copy_gigabytes_per_second=round(bandwidth / 1e9, 1),
-        eager_milliseconds=round(expression * 1e3, 2),
-        step_milliseconds=round(step * 1e3, 2),
-        torch=torch.__version__,
-        **more,
-    )
+def report(benchmark: Any, case: StepCase, arrays: Arrays, **more: object) -> None:
+    """Say what share of the copy's bandwidth the step has: bytes it must move, against the copy's read and write."""
+    share = bytes_moved(case, arrays) / (2 * arrays["x"].nbytes) * benchmark.extra_info["copy / this"]
+    benchmark.extra_info |= {"of copy bandwidth": round(share, 2), "torch": torch.__version__, **more}
 
 
 @cases
-def test_native(benchmark, case):
+def test_native(benchmark: Any, beside: Any, case: StepCase) -> None:
     arrays = inputs(case)
     rest = {name: array for name, array in arrays.items() if name != "x"}
     if case.keeps_x0:
@@ -105,16 +87,13 @@ def test_native(benchmark, case):
     check(case, arrays, x)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if name != "seeds"}
     target = torch.empty_like(tensors["x"])
-    times = best_in_turn(step, lambda: eager(case, tensors), lambda: target.copy_(tensors["x"]))
-    report(
-        benchmark, case, arrays, times, threads=THREADS, torch_threads=torch.get_num_threads(), isa=_native.isa_best()
-    )
-    benchmark.pedantic(step, rounds=ROUNDS, warmup_rounds=1)
+    beside(step, {"PyTorch fp32": lambda: eager(case, tensors), "copy": lambda: target.copy_(tensors["x"])})
+    report(benchmark, case, arrays, threads=THREADS, torch_threads=torch.get_num_threads(), isa=_native.isa_best())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @cases
-def test_triton(benchmark, case):
+def test_triton(benchmark: Any, beside: Any, case: StepCase) -> None:
     gpu = pytest.importorskip("i2sb_kernels.bridge_step.gpu", reason="Triton is not installed")
     arrays = inputs(case)
     tensors = {
@@ -129,7 +108,7 @@ def test_triton(benchmark, case):
 
     def waited(call: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:
-            for _ in range(20):  # so that one wait counts little
+            for _ in range(CALLS):  # so that one wait counts little
                 call()
             torch.cuda.synchronize()
 
@@ -140,7 +119,6 @@ def test_triton(benchmark, case):
 
     step()
     check(case, arrays, x.cpu().numpy())
-    calls = (step, lambda: eager(case, tensors), lambda: target.copy_(tensors["x"]))
-    times = [seconds / 20 for seconds in best_in_turn(*map(waited, calls))]
-    report(benchmark, case, arrays, times, device=torch.cuda.get_device_name())
-    benchmark.pedantic(waited(step), rounds=ROUNDS, warmup_rounds=1)
+    baselines = {"PyTorch fp32": lambda: eager(case, tensors), "copy": lambda: target.copy_(tensors["x"])}
+    beside(waited(step), {name: waited(call) for name, call in baselines.items()})
+    report(benchmark, case, arrays, calls=CALLS, device=torch.cuda.get_device_name())
