@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from i2sb_train.recipe import Recipe, RecipeError, load_recipe
+if TYPE_CHECKING:
+    from i2sb_train.recipe import Recipe
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,6 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command: 0 when the model is written, 130 when a signal stopped the run. Raises I2SBError."""
+    from i2sb_train.recipe import load_recipe
+
     recipe = _with_options(load_recipe(args.recipe), args)
     from i2sb_train.run import train_i2sb
 
@@ -40,5 +44,7 @@ def _with_options(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     if args.steps is None:
         return recipe
     if args.steps < 1:
+        from i2sb_train.recipe import RecipeError
+
         raise RecipeError(f"--steps must be above 0, not {args.steps}.")
     return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=args.steps))
