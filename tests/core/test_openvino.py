@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx_files import make_onnx
 
@@ -54,3 +55,16 @@ def test_a_library_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_a_precision_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="auto, fp32, bf16"):
         open_engine(make_onnx(tmp_path / "model.onnx"), precision="fp8")
+
+
+def test_weights_in_a_second_file_are_found_beside_the_first(tmp_path: Path) -> None:
+    whole = make_onnx(tmp_path / "whole.onnx")
+    (tmp_path / "apart").mkdir()
+    apart = tmp_path / "apart" / "model.onnx"
+    onnx.save_model(
+        onnx.load(whole), str(apart), save_as_external_data=True, location="model.onnx.data", size_threshold=33
+    )
+    assert _core.Model(str(apart)).tensors()["mix.weight"][2] == b""
+    x1 = np.random.default_rng(2).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    outs = [_core.sample(open_engine(path, precision="fp32"), ROWS, x1) for path in (whole, apart)]
+    np.testing.assert_array_equal(outs[0], outs[1])

@@ -68,14 +68,17 @@ def write_model(path: Path, trainer: Trainer) -> None:
 
 
 def model_info(recipe: Recipe) -> ModelInfo:
-    """Say what the model file of a recipe says of itself; UsageError names a key of [model] that cannot be."""
+    """Say what the model file of a recipe says of itself; UsageError names a key of [model] that cannot be.
+
+    The smallest side is four pixels at the coarsest level: the statistics of a norm need more than one.
+    """
     model, bridge, network = recipe.model, recipe.bridge, recipe.network
     multiple = network_multiple(network)
     try:
         return ModelInfo(
             name=model.name, task=model.task, license=model.license, trained_on=model.trained_on,
             sampler=model.sampler, nfe=model.nfe, clip=model.clip, tile=model.tile, overlap=model.overlap,
-            batch=model.batch, multiple=multiple, minimum=multiple, channels=network["out_channels"], network=network,
+            batch=model.batch, multiple=multiple, minimum=4 * multiple, channels=network["out_channels"], network=network,
             **dataclasses.asdict(bridge),
         )  # fmt: skip
     except ModelFileError as error:

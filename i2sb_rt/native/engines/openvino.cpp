@@ -1,4 +1,5 @@
 // OpenVINO as an engine: the network on CPUs.
+#include <algorithm>
 #include <cstdlib>
 #include <list>
 #include <memory>
@@ -103,11 +104,18 @@ class Engine {
     return networks_.front();
   }
 
+  // From the bytes that were read once; weights in a second file are found beside the first one only.
+  Status read_model(Model** read) const {
+    const bool apart =
+        std::any_of(model_.tensors.begin(), model_.tensors.end(), [](const i2sb::Tensor& t) { return t.elsewhere; });
+    if (apart) return api_.core_read_model(core_.get(), model_.path.c_str(), nullptr, read);
+    return api_.core_read_model_from_memory_buffer(core_.get(), model_.bytes.data(), model_.bytes.size(), nullptr,
+                                                   read);
+  }
+
   Network compile(const Size& size) const {
     Model* read = nullptr;
-    api_.check(
-        api_.core_read_model_from_memory_buffer(core_.get(), model_.bytes.data(), model_.bytes.size(), nullptr, &read),
-        "to read the model");
+    api_.check(read_model(&read), "to read the model");
     const Owned<Model> model(read, api_.model_free);
     Dimension x_dims[] = {
         {size.batch, size.batch}, {size.channels, size.channels}, {size.height, size.height}, {size.width, size.width}};

@@ -47,6 +47,7 @@ Api::Api(const std::string& library) : handle_(open_library(library)) {
     I2SB_BIND(core_create);
     I2SB_BIND(core_free);
     I2SB_BIND(core_get_property);
+    I2SB_BIND(core_read_model);
     I2SB_BIND(core_read_model_from_memory_buffer);
     I2SB_BIND(core_compile_model);
     I2SB_BIND(model_free);

@@ -51,6 +51,7 @@ struct Api {
   Status (*core_create)(Core**);
   void (*core_free)(Core*);
   Status (*core_get_property)(const Core*, const char* device, const char* key, char** value);
+  Status (*core_read_model)(const Core*, const char* path, const char* weights, Model**);
   Status (*core_read_model_from_memory_buffer)(const Core*, const char* bytes, size_t size, const Tensor* weights,
                                                Model**);
   Status (*core_compile_model)(const Core*, const Model*, const char* device, size_t property_args, Compiled**, ...);

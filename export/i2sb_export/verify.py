@@ -1,0 +1,177 @@
+"""The proof that an exported model is still the model that was trained."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from i2sb_rt import _core
+from i2sb_rt.engines import open_engine
+from i2sb_rt.errors import DeviceError, from_core
+from i2sb_rt.model_file import ModelInfo, Weights, load_weights, read_info, stored_weights
+from i2sb_rt.networks.loading import load_network
+from i2sb_rt.plan import Plan
+from i2sb_rt.schedule import Schedule
+
+F32 = NDArray[np.float32]
+
+# Largest error that float32 may make, as a share of the largest value of what PyTorch gives.
+TOLERANCES = {"network": 1e-4, "restoration": 1e-3}
+_CALLS = (3, 10)  # fewest and most network calls of a restoration
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison. error: the larger, the worse, in `unit`; limit: what it may be, None where it only informs."""
+
+    what: str
+    error: float
+    limit: float | None
+    unit: str
+    detail: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the error is within its limit; one that is not a number is not."""
+        return self.limit is None or self.error <= self.limit
+
+
+def verify(exported: str | os.PathLike[str], source: str | os.PathLike[str]) -> list[Check]:
+    """Compare an ONNX model with the .safetensors model it was made of: metadata, weights, outputs, a restoration.
+
+    The outputs of ONNX Runtime and OpenVINO in float32 are held against PyTorch with the exported weights, at several
+    sizes and batches; how far rounding the weights has moved PyTorch itself is told, not judged. A DSB model is
+    compared on its network alone. Raises ModelFileError for a file that cannot be read or whose weights do not match
+    its own fingerprint.
+    """
+    exported, source = Path(exported), Path(source)
+    info = read_info(exported)
+    checks = [_compare_metadata(info, read_info(source))]
+    checks.append(_compare_weights(load_weights(exported), load_weights(source), info.dtype))
+    if all(check.holds for check in checks):
+        checks.extend(_compare_outputs(exported, source, info))
+    return checks
+
+
+def _compare_metadata(info: ModelInfo, original: ModelInfo) -> Check:
+    """Compare all but what export is meant to change."""
+    changed = {"i2sb.dtype", "i2sb.weights_sha256"}
+    pairs = info.to_metadata().items() ^ original.to_metadata().items()
+    keys = sorted({key for key, _ in pairs} - changed)
+    return Check("metadata", len(keys), 0, "keys", ", ".join(keys))
+
+
+def _compare_weights(weights: Weights, original: Weights, dtype: str) -> Check:
+    """Compare names, shapes, types and bits with those of the original, rounded as the export stores them."""
+    wanted = stored_weights(original, dtype)
+    names = wanted.keys() | weights.keys()
+    wrong = sorted(name for name in names if _bits(weights.get(name)) != _bits(wanted.get(name)))
+    return Check("weights", len(wrong), 0, f"of {len(names)} parameters", ", ".join(wrong[:3]))
+
+
+def _bits(array: NDArray[Any] | None) -> tuple[Any, ...] | None:
+    return None if array is None else (array.dtype, array.shape, array.tobytes())
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What an engine is asked to do: `rows` of a plan, from x1."""
+
+    kind: str
+    rows: F32
+    x1: F32
+    cond: F32 | None
+    clip: bool
+
+    @property
+    def label(self) -> str:
+        """What a person reads: kind, batch, size and number of calls."""
+        batch, _, height, width = self.x1.shape
+        calls = f", {len(self.rows)} calls" if self.kind == "restoration" else ""
+        return f"{self.kind} {batch} x {height} x {width}{calls}"
+
+
+def _compare_outputs(exported: Path, source: Path, info: ModelInfo) -> Iterator[Check]:
+    with from_core():
+        model = _core.Model(str(exported))
+    engines = {
+        "ONNX Runtime": _onnxruntime(exported),
+        "OpenVINO": open_engine(exported, model, "native", None, "fp32").core,
+    }
+    reference = open_engine(exported, model, "torch", None, "fp32").core
+    original = _pytorch(source)
+    for case in _cases(info):
+        wanted = _run(reference, case)
+        for name, engine in engines.items():
+            yield _compare(f"{case.label}, {name}", _run(engine, case), wanted, TOLERANCES[case.kind])
+        yield _compare(f"{case.label}, rounding of weights", wanted, _run(original, case), None)
+
+
+def _compare(what: str, found: F32, wanted: F32, limit: float | None) -> Check:
+    absolute = float(np.abs(found - wanted).max())
+    largest = float(np.abs(wanted).max())
+    return Check(what, absolute / largest if largest else absolute, limit, "relative", f"{absolute:.1e} absolute")
+
+
+def _run(engine: _core.Engine, case: _Case) -> F32:
+    with from_core():
+        return _core.sample(engine, case.rows, case.x1, clip=case.clip, cond=case.cond)
+
+
+def _cases(info: ModelInfo) -> Iterator[_Case]:
+    """Yield single network calls at several sizes, then a whole restoration of a picture with noise."""
+    draw = np.random.default_rng(0)
+    side = -(-max(info.minimum, 32) // info.multiple) * info.multiple
+    step = 0 if info.minimum == info.tile else info.multiple
+    for batch, height, width in ((1, side, side), (2, side, side + step), (3, side + 2 * step, side)):
+        x = draw.standard_normal((batch, info.channels, height, width), dtype=np.float32)
+        t = draw.uniform(info.t0, info.T or 1) * (info.interval or len(info.gammas))
+        row = np.array([[t, 0, 1, 0, 1, 0, 0, 0, 0, 0]], np.float32)  # p = 0, q = 1, b = 1: the output itself
+        cond = draw.standard_normal(x.shape, dtype=np.float32) if info.cond_x1 else None
+        yield _Case("network", row, x, cond, clip=False)
+    if not info.is_dsb:
+        schedule = Schedule(info.interval, info.beta_max, info.t0, info.T)
+        calls = min(max(info.nfe, _CALLS[0]), _CALLS[1], info.interval - 1)
+        plan = Plan.posterior(schedule, calls, info.ot_ode or info.sampler == "ode", info.clip)
+        x1 = _picture(info.channels, side, side + step, draw)
+        yield _Case("restoration", plan.rows, x1, x1 if info.cond_x1 else None, info.clip)
+
+
+def _picture(channels: int, height: int, width: int, draw: np.random.Generator) -> F32:
+    """Draw a picture with slopes, edges and a little noise, float32 [1, C, H, W] in [-1, 1]."""
+    y, x = np.mgrid[:height, :width]
+    c = np.arange(channels)[:, None, None]
+    picture = 0.6 * np.sin(x / (5 + c) + y / 9) + 0.3 * np.where((x + (c + 2) * y) % 23 < 11, 1, -1)
+    noisy: F32 = (picture + draw.normal(0, 0.05, picture.shape)).clip(-1, 1).astype(np.float32)
+    return noisy[None]
+
+
+def _onnxruntime(path: Path) -> _core.Engine:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise DeviceError("verifying needs ONNX Runtime: pip install 'i2sb-rt[export]'.") from None
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def predict(x: F32, t: F32) -> F32:
+        out: F32 = session.run(["out"], {"x": x, "t": t})[0]
+        return out
+
+    return _core.Engine.callback(predict)
+
+
+def _pytorch(path: Path) -> _core.Engine:
+    import torch
+
+    network = load_network(path)
+
+    def predict(x: F32, t: F32) -> F32:
+        with torch.inference_mode():
+            out: F32 = network(torch.tensor(x), torch.tensor(t)).numpy()
+        return out
+
+    return _core.Engine.callback(predict)
