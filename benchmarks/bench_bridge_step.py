@@ -1,16 +1,19 @@
-"""bridge_step beside what it replaces, the eager fp32 expression of PyTorch, and beside a plain copy of memory.
+"""bridge_step beside what it replaces, the expression in eager PyTorch fp32 and in ONNX Runtime, and beside a copy.
 
-Every figure of one case is taken in the same run, the three in turn; ratios stand in extra_info. A twin that is not the
+Every figure of one case is taken in the same run, turn about; ratios stand in extra_info. A twin that is not the
 reference, on the very arrays that are timed, is not timed.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from i2sb_kernels import _native
@@ -60,6 +63,23 @@ def eager(case: StepCase, t: Tensors) -> torch.Tensor:
     return after
 
 
+def in_onnxruntime(case: StepCase, t: Tensors) -> Callable[[], object]:
+    """The same expression as an ONNX graph, on arrays that are already there."""
+
+    class Expression(torch.nn.Module):
+        def forward(self, *values: torch.Tensor) -> torch.Tensor:
+            return eager(case, dict(zip(t, values, strict=True)))
+
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's, of packages that are not needed
+        torch.onnx.export(Expression(), tuple(t.values()), buffer, input_names=list(t), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])
+    used = {entry.name for entry in session.get_inputs()}
+    feeds = {name: tensor.numpy() for name, tensor in t.items() if name in used}
+    return lambda: session.run(None, feeds)
+
+
 def bytes_moved(case: StepCase, arrays: Arrays) -> int:
     """What the step must read and write at least."""
     written = arrays["x"].nbytes * (2 if case.keeps_x0 else 1)
@@ -87,7 +107,12 @@ def test_native(benchmark: Any, beside: Any, case: StepCase) -> None:
     check(case, arrays, x)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if name != "seeds"}
     target = torch.empty_like(tensors["x"])
-    beside(step, {"PyTorch fp32": lambda: eager(case, tensors), "copy": lambda: target.copy_(tensors["x"])})
+    baselines = {
+        "PyTorch fp32": lambda: eager(case, tensors),
+        "ONNX Runtime": in_onnxruntime(case, tensors),
+        "copy": lambda: target.copy_(tensors["x"]),
+    }
+    beside(step, baselines)
     report(benchmark, case, arrays, threads=THREADS, torch_threads=torch.get_num_threads(), isa=_native.isa_best())
 
 

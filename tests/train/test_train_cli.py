@@ -61,6 +61,20 @@ def test_legs_and_finish(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     assert all(np.array_equal(ema[n], w) for n, w in load_weights(out / "tiny.safetensors").items())
 
 
+def test_a_run_can_start_from_a_model_file(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(recipe, first, "--steps", "2") == 0
+    still = recipe.with_name("still.toml")
+    still.write_text(recipe.read_text().replace("warmup = 5", "warmup = 1000000"))
+    assert train(still, second, "--steps", "1", "--init", str(first / "tiny.safetensors")) == 0
+    before, after = (load_weights(folder / "tiny.safetensors") for folder in (first, second))
+    assert all(np.abs(after[name] - weight).max() < 1e-6 for name, weight in before.items())
+    other = recipe.with_name("other.toml")
+    other.write_text(recipe.read_text().replace("model_channels = 16", "model_channels = 32"))
+    assert train(other, tmp_path / "third", "--init", str(first / "tiny.safetensors")) == 2
+    assert "holds another network than the recipe's" in capfd.readouterr().err
+
+
 def test_a_finish_lets_the_rate_fall_and_the_mean_follow() -> None:
     recipe = load_recipe(RECIPES / "jpeg.toml")
     train = finishing(recipe, Path("step-00001000.safetensors"), 400).train

@@ -20,6 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     i2sb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and the model (default: runs/NAME)")
     i2sb.add_argument("--data", type=Path, action="append", metavar="DIR", help="in place of the recipe's data.folders")
     i2sb.add_argument("--resume", action="store_true", help="go on from the last checkpoint of --out")
+    i2sb.add_argument("--init", type=Path, metavar="MODEL", help="start from the weights of a model file")
     i2sb.add_argument("--steps", type=int, metavar="N", help="in place of train.steps")
     i2sb.add_argument(
         "--finish", type=int, metavar="N",

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from i2sb_rt.errors import ModelFileError, UsageError
-from i2sb_rt.model_file import ModelInfo, save_safetensors
+from i2sb_rt.model_file import ModelInfo, load_weights, read_info, save_safetensors
 from i2sb_train import checkpoint
 from i2sb_train.loop import Pictures, Trainer
 from i2sb_train.progress import Progress
@@ -35,6 +35,8 @@ def train_i2sb(recipe: Recipe, args: argparse.Namespace) -> int:
     trainer = Trainer(recipe, Pictures.read(recipe, folders) if folders else Pictures([], []), out, device)
     if start is not None:
         checkpoint.load_state(start, trainer.state, recipe)
+    elif args.init is not None:
+        initialise(trainer, args.init)
     with Progress(trainer.state.step, recipe.train.steps, recipe.train.log_every) as progress:
         count = sum(p.numel() for p in trainer.state.network.parameters())
         progress.line(f"{recipe.model.name}: {count} parameters, {len(trainer.pairs.pictures)} pictures, {device}.")
@@ -44,6 +46,18 @@ def train_i2sb(recipe: Recipe, args: argparse.Namespace) -> int:
         write_model(path, trainer)
         progress.line(f"wrote {path}.")
     return 0
+
+
+def initialise(trainer: Trainer, path: Path) -> None:
+    """Start from the weights of a model file (.safetensors or .onnx) of the same network, for them and their mean."""
+    info, config = read_info(path), trainer.recipe.network
+    if info.network != config:
+        raise UsageError(f"{path}: holds another network than the recipe's: {info.network}, not {config}.")
+    weights = load_weights(path)
+    with torch.no_grad():
+        for name, parameter in trainer.state.network.named_parameters():
+            parameter.copy_(torch.tensor(weights[name], dtype=torch.float32))
+            trainer.state.ema[name].copy_(parameter)
 
 
 def finishing(recipe: Recipe, start: Path, extra: int) -> Recipe:
