@@ -69,6 +69,14 @@ def test_a_run_can_start_from_a_model_file(recipe: Path, tmp_path: Path, capfd: 
     assert train(still, second, "--steps", "1", "--init", str(first / "tiny.safetensors")) == 0
     before, after = (load_weights(folder / "tiny.safetensors") for folder in (first, second))
     assert all(np.abs(after[name] - weight).max() < 1e-6 for name, weight in before.items())
+    cond = recipe.with_name("cond.toml")
+    cond.write_text(
+        still.read_text().replace("in_channels = 3", "in_channels = 6").replace("[bridge]", "[bridge]\ncond_x1 = true")
+    )
+    assert train(cond, tmp_path / "cond", "--steps", "1", "--init", str(first / "tiny.safetensors")) == 0
+    stem = load_weights(tmp_path / "cond" / "tiny.safetensors")["input_blocks.0.0.weight"]
+    assert np.abs(stem[:, :12] - before["input_blocks.0.0.weight"]).max() < 1e-6
+    assert np.abs(stem[:, 12:]).max() < 1e-6
     other = recipe.with_name("other.toml")
     other.write_text(recipe.read_text().replace("model_channels = 16", "model_channels = 32"))
     assert train(other, tmp_path / "third", "--init", str(first / "tiny.safetensors")) == 2

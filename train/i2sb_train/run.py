@@ -49,14 +49,19 @@ def train_i2sb(recipe: Recipe, args: argparse.Namespace) -> int:
 
 
 def initialise(trainer: Trainer, path: Path) -> None:
-    """Start from the weights of a model file (.safetensors or .onnx) of the same network, for them and their mean."""
-    info, config = read_info(path), trainer.recipe.network
-    if info.network != config:
-        raise UsageError(f"{path}: holds another network than the recipe's: {info.network}, not {config}.")
+    """Start from the weights of a model file (.safetensors or .onnx), for the network and its mean.
+
+    The network is the recipe's, but may lack input channels, as one without `cond_x1` does: the stem's weights for them
+    begin at zero, so that nothing changes at first. UsageError for any other network.
+    """
+    before, now = read_info(path).network, trainer.recipe.network
+    if {**before, "in_channels": 0} != {**now, "in_channels": 0} or before["in_channels"] > now["in_channels"]:
+        raise UsageError(f"{path}: holds another network than the recipe's: {before}, not {now}.")
     weights = load_weights(path)
     with torch.no_grad():
         for name, parameter in trainer.state.network.named_parameters():
-            parameter.copy_(torch.tensor(weights[name], dtype=torch.float32))
+            weight = torch.tensor(weights[name], dtype=torch.float32)
+            parameter.zero_()[tuple(slice(side) for side in weight.shape)] = weight
             trainer.state.ema[name].copy_(parameter)
 
 
