@@ -1,6 +1,5 @@
 """Two small trained models and their exports, each made once."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,23 +70,6 @@ def save_model(path: Path, name: str) -> Path:
     )
     save_safetensors(path, {key: value.numpy() for key, value in network.state_dict().items()}, info)
     return path
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("I2SB_RT_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Keep PyTorch from spinning on a busy machine: these networks are tiny."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _export(name: str, folder: Path) -> Exported:

@@ -2,27 +2,17 @@
 
 import copy
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from i2sb_train.recipe import Recipe, recipe_from
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 
 MakeRecipe = Callable[..., Recipe]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small tensors are faster on one thread, and leave the other cores to other tests."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""What all tests share."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    """Small networks are faster on one thread, and leave the other cores to others. Torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache of compiled networks out of it."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("I2SB_RT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
