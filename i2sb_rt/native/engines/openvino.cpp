@@ -25,8 +25,8 @@ struct Size {
   bool operator==(const Size&) const = default;
 };
 
-// The network compiled for one size. Static shapes: several times faster than dynamic ones, and a function of the size
-// alone, so that no picture depends on what was restored before.
+// The network compiled for one size, with static shapes: how it is compiled is a function of the size alone, so no
+// picture depends on what was restored before.
 struct Network {
   Size size;
   Owned<Compiled> compiled;
