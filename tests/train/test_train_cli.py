@@ -4,10 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from i2sb_rt import Plan, Schedule, sample
 from i2sb_rt.cli import main
 from i2sb_rt.model_file import load_weights, read_info
+from i2sb_rt.networks.loading import load_network
 from i2sb_train.procedural import dead_leaves
 from i2sb_train.recipe import load_recipe
 from i2sb_train.run import finishing
@@ -81,6 +84,24 @@ def test_a_run_can_start_from_a_model_file(recipe: Path, tmp_path: Path, capfd: 
     other.write_text(recipe.read_text().replace("model_channels = 16", "model_channels = 32"))
     assert train(other, tmp_path / "third", "--init", str(first / "tiny.safetensors")) == 2
     assert "holds another network than the recipe's" in capfd.readouterr().err
+
+
+def test_another_schedule_starts_with_the_same_restoration_in_one_call(recipe: Path, tmp_path: Path) -> None:
+    still = recipe.with_name("still.toml")
+    slow = recipe.read_text().replace("warmup = 5", "warmup = 1000000000")
+    still.write_text(slow.replace("[bridge]", "[bridge]\nbeta_max = 0.05"))
+    assert train(recipe, tmp_path / "first", "--steps", "3") == 0
+    first = tmp_path / "first" / "tiny.safetensors"
+    assert train(still, tmp_path / "second", "--steps", "1", "--init", str(first)) == 0
+    second = tmp_path / "second" / "tiny.safetensors"
+    assert (read_info(first).beta_max, read_info(second).beta_max) == (0.3, 0.05)
+    x1 = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    before, after = (
+        sample(load_network(path), x1, Plan.posterior(Schedule(beta_max=read_info(path).beta_max), nfe=1))
+        for path in (first, second)
+    )
+    assert (before - x1).abs().max() > 1e-3
+    torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
 
 
 def test_a_finish_lets_the_rate_fall_and_the_mean_follow() -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
+from i2sb_rt import Schedule
 from i2sb_rt.errors import ModelFileError, UsageError
 from i2sb_rt.model_file import ModelInfo, load_weights, read_info, save_safetensors
 from i2sb_train import checkpoint
 from i2sb_train.loop import Pictures, Trainer
 from i2sb_train.progress import Progress
-from i2sb_train.recipe import Recipe, network_multiple
+from i2sb_train.recipe import Bridge, Recipe, network_multiple
 
 
 def train_i2sb(recipe: Recipe, args: argparse.Namespace) -> int:
@@ -52,17 +53,27 @@ def initialise(trainer: Trainer, path: Path) -> None:
     """Start from the weights of a model file (.safetensors or .onnx), for the network and its mean.
 
     The network is the recipe's, but may lack input channels, as one without `cond_x1` does: the stem's weights for them
-    begin at zero, so that nothing changes at first. UsageError for any other network.
+    begin at zero. Where the recipe's noise schedule is another one, the last layer is scaled by the ratio of the two
+    std_fwd at the last step. So a restoration in one network call does not change at first (eq. 12: x0 = x1 - std_fwd
+    out). UsageError for any other network.
     """
-    before, now = read_info(path).network, trainer.recipe.network
+    info, bridge = read_info(path), trainer.recipe.bridge
+    before, now = info.network, trainer.recipe.network
     if {**before, "in_channels": 0} != {**now, "in_channels": 0} or before["in_channels"] > now["in_channels"]:
         raise UsageError(f"{path}: holds another network than the recipe's: {before}, not {now}.")
     weights = load_weights(path)
     with torch.no_grad():
         for name, parameter in trainer.state.network.named_parameters():
             weight = torch.tensor(weights[name], dtype=torch.float32)
+            if name.startswith("out.2."):
+                weight *= _last_std(info) / _last_std(bridge)
             parameter.zero_()[tuple(slice(side) for side in weight.shape)] = weight
             trainer.state.ema[name].copy_(parameter)
+
+
+def _last_std(bridge: ModelInfo | Bridge) -> float:
+    schedule = Schedule(interval=bridge.interval, beta_max=bridge.beta_max, t0=bridge.t0, T=bridge.T)
+    return float(schedule.std_fwd[-1])
 
 
 def finishing(recipe: Recipe, start: Path, extra: int) -> Recipe:
