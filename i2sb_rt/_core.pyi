@@ -49,12 +49,13 @@ class Model:
         """padded_width, padded_height, tile (0 = whole), overlap, tile_count of a restore of this size."""
 
 class Engine:
-    """What the loop calls for the network. Made by one of the two class methods."""
+    """What the loop calls for the network. Made by one of the two class methods; any thread may use it at any time."""
 
     @staticmethod
     def openvino(
         model: Model,
         threads: int = 0,
+        streams: int = 1,
         precision: str = "auto",
         cache_dir: str | None = None,
         library: str | None = None,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from i2sb_rt.engines import Engine, open_engine
 from i2sb_rt.errors import ModelFileError, UsageError, from_core
 from i2sb_rt.image import U8, Picture, from_array, from_pil, to_array, to_pil
 from i2sb_rt.model_file import ModelInfo, read_info
+from i2sb_rt.parallel import Room, cores, in_order
 from i2sb_rt.plan import Plan
 from i2sb_rt.sampling import Seeds, seed_list
 from i2sb_rt.schedule import Schedule
@@ -23,15 +23,22 @@ from i2sb_rt.schedule import Schedule
 ImageLike = NDArray[Any] | Image.Image
 
 SAMPLERS = ("sde", "ode")
+# Of all images at work at once in one restorer: about 4 GB for the states of the loop.
+PIXELS_AT_WORK: Final = 64_000_000
 
 
 def load(
-    name_or_path: str | Path, engine: str = "auto", threads: int | None = None, precision: str = "auto"
+    name_or_path: str | Path,
+    engine: str = "auto",
+    threads: int | None = None,
+    precision: str = "auto",
+    jobs: int = 1,
 ) -> Restorer:
     """Load a model and make it ready to restore.
 
     name_or_path: a model that comes with the package, or an .onnx file. engine: auto, native (OpenVINO) or torch;
     `Restorer.engine_name` tells which one it became. threads: None is one a core. precision: auto, fp32 or bf16.
+    jobs: images of a list, or from several threads, that are at work at once; the threads are shared out among them.
     Raises ModelFileError, DeviceError, and UsageError for values that are none of these.
     """
     path = models.find(name_or_path)
@@ -40,7 +47,7 @@ def load(
     info = read_info(path)
     with from_core():
         model = _core.Model(str(path))
-    return Restorer(path, info, model, open_engine(path, model, engine, threads, precision))
+    return Restorer(path, info, model, open_engine(path, model, engine, threads, precision, jobs), jobs, threads)
 
 
 def restore(images: Any, model: str | Path = "jpeg", *, engine: str = "auto", **options: Any) -> Any:
@@ -52,19 +59,23 @@ def restore(images: Any, model: str | Path = "jpeg", *, engine: str = "auto", **
 
 
 class Restorer:
-    """A model ready to restore images. One restores at a time: calls from several threads wait for each other.
+    """A model ready to restore images; any thread may use it at any time.
 
-    path: the model's file; info: what it says of itself; engine: what runs its network.
+    path: the model's file; info: what it says of itself; engine: what runs its network; jobs: images at work at once.
     """
 
-    def __init__(self, path: Path, info: ModelInfo, model: _core.Model, engine: Engine) -> None:
+    def __init__(
+        self, path: Path, info: ModelInfo, model: _core.Model, engine: Engine, jobs: int = 1, threads: int | None = None
+    ) -> None:
         if info.channels != 3:
             raise ModelFileError(f"{path}: this model works on {info.channels} channels; images need 3")
         self.path = path
         self.info = info
         self.engine = engine
+        self.jobs = jobs
         self._model = model
-        self._lock = threading.Lock()
+        self._threads = max(1, (threads or cores()) // jobs)
+        self._room = Room(PIXELS_AT_WORK)
 
     @property
     def engine_name(self) -> str:
@@ -94,8 +105,9 @@ class Restorer:
         nfe: network calls, 1 .. interval - 1; sampler: sde or ode; None takes the model's own.
         seed: 0 .. 2^64 - 1, for every image, or one each. mask: [H, W] of the image's size, 1, True or 255 = hole, for
         every image, or a list of one each. tile: "auto", 0 (the whole image at once) or the side of a tile; overlap of
-        tiles, None for the model's own. threads: for the work around the network, None is one a core.
-        observer: called after each piece of work with (phase, row, rows, tile, tiles, begin_ns, end_ns); true stops.
+        tiles, None for the model's own. threads: for the work around the network, None for those of one job.
+        observer: called after each piece of work with (phase, row, rows, tile, tiles, begin_ns, end_ns), by several
+        threads where there are several jobs; true stops.
         Raises UsageError, NonFiniteError, CancelledError, DeviceError, OutOfMemoryError.
         """
         many = isinstance(images, list | tuple)
@@ -104,10 +116,14 @@ class Restorer:
         if len(masks) != len(given):
             raise UsageError(f"{len(masks)} masks for {len(given)} images: give one for all or one each")
         plan = self.plan(nfe, sampler)
-        restored = []
-        for image, one_seed, one_mask in zip(given, seed_list(seed, len(given)), masks, strict=True):
+
+        def one(task: tuple[ImageLike, int, Any]) -> ImageLike:
+            image, one_seed, one_mask = task
             out = self.restore_picture(_picture(image), plan, one_seed, one_mask, tile, overlap, threads, observer)
-            restored.append(_as_given(out, image))
+            return _as_given(out, image)
+
+        tasks = zip(given, seed_list(seed, len(given)), masks, strict=True)
+        restored = list(in_order(one, tasks, min(self.jobs, max(1, len(given)))))
         return restored if many else restored[0]
 
     def plan(self, nfe: int | None = None, sampler: str | None = None) -> Plan:
@@ -150,7 +166,7 @@ class Restorer:
         colour = np.repeat(picture.colour[..., None], 3, axis=2) if grey else picture.colour
         hole = None if mask is None else _hole(mask, (picture.height, picture.width))
         side, shared = _tiling(tile, overlap)
-        with self._lock, from_core():
+        with self._room.of(picture.width * picture.height), from_core():
             out = _core.restore(
                 self._model,
                 self.engine.core,
@@ -162,7 +178,7 @@ class Restorer:
                 seed=seed,
                 tile=side,
                 overlap=shared,
-                threads=threads or 0,
+                threads=threads or self._threads,
                 observer=observer,
             )
         if grey:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,8 @@ class Report:
     counts: dict[str, int] = field(default_factory=lambda: {"ok": 0, "skipped": 0, "failed": 0})
     failures: list[tuple[str, I2SBError]] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
+    _at_work: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def has_bar(self) -> bool:
@@ -34,29 +37,33 @@ class Report:
         return sys.stderr.isatty() and not self.quiet
 
     def progress(self, name: str, fraction: float) -> None:
-        """Draw the bar: the image at work, and how much of it is done, 0 .. 1."""
+        """Draw the bar: an image at work, and how much of it is done, 0 .. 1. Any thread may call."""
         if not self.has_bar:
             return
-        done = sum(self.counts.values())
-        filled = round(24 * (done + fraction) / self.total)
-        bar = "#" * filled + "-" * (24 - filled)
-        width = shutil.get_terminal_size().columns
-        line = f"[{bar}] {done}/{self.total} {printable(name)}"
-        sys.stderr.write("\r\x1b[K" + line[: width - 1])
-        sys.stderr.flush()
+        with self._lock:
+            self._at_work[name] = fraction
+            done = sum(self.counts.values())
+            filled = round(24 * (done + sum(self._at_work.values())) / self.total)
+            bar = "#" * filled + "-" * (24 - filled)
+            width = shutil.get_terminal_size().columns
+            line = f"[{bar}] {done}/{self.total} {printable(name)}"
+            sys.stderr.write("\r\x1b[K" + line[: width - 1])
+            sys.stderr.flush()
 
     def done(self, record: dict[str, Any], error: I2SBError | None = None) -> None:
         """Tell of one image. record: what is known of it, as in the JSON line."""
-        self.counts[record["status"]] += 1
-        if error is not None:
-            self.failures.append((record["in"], error))
-        if self.as_json:
-            print(json.dumps(record), flush=True)
-        self._clear()
-        if error is not None:
-            print(f"i2sb-rt: {printable(str(error))}", file=sys.stderr)
-        elif not (self.quiet or self.has_bar or self.as_json):
-            print(_line(record), file=sys.stderr)
+        with self._lock:
+            self.counts[record["status"]] += 1
+            self._at_work.pop(record["in"], None)
+            if error is not None:
+                self.failures.append((record["in"], error))
+            if self.as_json:
+                print(json.dumps(record), flush=True)
+            self._clear()
+            if error is not None:
+                print(f"i2sb-rt: {printable(str(error))}", file=sys.stderr)
+            elif not (self.quiet or self.has_bar or self.as_json):
+                print(_line(record), file=sys.stderr)
 
     def finish(self, signal: int | None) -> int:
         """Print the summary and return the exit code. signal: what stopped the run, if anything did."""

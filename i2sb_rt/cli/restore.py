@@ -22,6 +22,7 @@ def add_parser(subparsers: Any) -> None:
     tiles.add_argument("-t", "--tile", type=_tile, default="auto", metavar="auto|0|N", help="tile side; 0: whole image")
     tiles.add_argument("--tile-overlap", type=int, metavar="N", help="overlap of tiles (default: the model's own)")
     tiles.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    tiles.add_argument("--jobs", type=int, metavar="N", help="images at work at once (default: by images and threads)")
     tiles.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(default: auto)")
     tiles.add_argument(
         "--max-pixels", type=_count, default=128_000_000, metavar="N", help="refuse larger images, e.g. 4M (128M)"

@@ -22,6 +22,7 @@ from i2sb_rt.cli.stop import Stop
 from i2sb_rt.compare import compare
 from i2sb_rt.errors import CancelledError, I2SBError, ImageTooLargeError, OutOfMemoryError, UsageError
 from i2sb_rt.image import Picture, encode, format_of, read, write, write_bytes
+from i2sb_rt.parallel import cores, default_jobs, in_order
 from i2sb_rt.restorer import Restorer, load
 from i2sb_rt.sampling import seed_list
 from i2sb_rt.timeline import Timeline, chrome_trace
@@ -66,15 +67,21 @@ def _check(options: argparse.Namespace, jobs: list[Job]) -> None:
 
 
 def _restore_all(options: argparse.Namespace, jobs: list[Job], stop: Stop) -> int:
-    restorer = load(options.model, threads=options.threads, precision=options.precision)
+    at_once = options.jobs
+    if at_once is None:
+        at_once = default_jobs(len(jobs), options.threads or cores())
+    restorer = load(options.model, threads=options.threads, precision=options.precision, jobs=at_once)
     run = _Run(options, restorer, stop, Report(len(jobs), options.json, options.quiet))
-    for job in jobs:
-        if stop.signal is not None or (options.fail_fast and run.report.failures):
-            break
-        run.process(job)
+    for outcome in in_order(run.process, jobs, min(at_once, len(jobs))):
+        if outcome is not None:
+            run.report.done(*outcome)
     if options.profile:
         write_bytes(chrome_trace(run.timelines).encode(), Path(options.profile))
     return run.report.finish(stop.signal)
+
+
+# What the JSON line says of an image, and why it failed if it did.
+Outcome = tuple[dict[str, Any], I2SBError | None]
 
 
 class _Run:
@@ -82,6 +89,7 @@ class _Run:
 
     def __init__(self, options: argparse.Namespace, restorer: Restorer, stop: Stop, report: Report) -> None:
         self.options, self.restorer, self.stop, self.report = options, restorer, stop, report
+        self.failed = False
         self.timelines: dict[str, Timeline] = {}
         sampler = options.sampler or restorer.info.sampler
         self.plan = restorer.plan(options.nfe, sampler)
@@ -96,21 +104,23 @@ class _Run:
         if options.json:
             self.facts["model_sha256"] = hashlib.sha256(restorer.path.read_bytes()).hexdigest()
 
-    def process(self, job: Job) -> None:
-        """Restore one image and report it; whatever goes wrong is its failure alone."""
+    def process(self, job: Job) -> Outcome | None:
+        """Restore one image; whatever goes wrong is its failure alone. None if the run was stopped before its end."""
+        if self.stop.signal is not None or (self.options.fail_fast and self.failed):
+            return None
         record: dict[str, Any] = {"schema": 1, "in": job.source_name, "out": job.target_name}
         if self.options.skip_existing and job.target is not None and job.target.exists():
-            self.report.done({**record, "status": "skipped"})
-            return
+            return {**record, "status": "skipped"}, None
         try:
             done = self._restore(job)
         except Exception as error:
             failure = _failure(error, job)
-            if not isinstance(failure, CancelledError):  # an image that was stopped is neither done nor failed
-                details = {"code": failure.code, "message": str(failure)}
-                self.report.done({**record, "status": "failed", "error": details}, failure)
-            return
-        self.report.done({**record, "status": "ok", **self.facts, **done})
+            if isinstance(failure, CancelledError):
+                return None
+            self.failed = True
+            details = {"code": failure.code, "message": str(failure)}
+            return {**record, "status": "failed", "error": details}, failure
+        return {**record, "status": "ok", **self.facts, **done}, None
 
     def _restore(self, job: Job) -> dict[str, Any]:
         timeline, options = Timeline(), self.options

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from i2sb_rt import _core
 from i2sb_rt.engines.native import NativeEngine, openvino_library
 from i2sb_rt.errors import UsageError
+
+MAX_JOBS: Final = 256
 
 
 class Engine(Protocol):
@@ -22,19 +24,24 @@ class Engine(Protocol):
     def core(self) -> _core.Engine: ...  # noqa: D102
 
 
-def open_engine(path: Path, model: _core.Model, engine: str, threads: int | None, precision: str) -> Engine:
+def open_engine(
+    path: Path, model: _core.Model, engine: str, threads: int | None, precision: str, jobs: int = 1
+) -> Engine:
     """Open a model's network with the named engine; "auto" takes OpenVINO where it is installed, else PyTorch.
 
-    threads: None, one a core. Raises UsageError for unknown names, DeviceError where the engine cannot run.
+    threads: of all jobs together, None is one a core. jobs: network calls that may run at once; PyTorch runs one.
+    Raises UsageError for unknown names, DeviceError where the engine cannot run.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"precision is auto, fp32 or bf16, not {precision!r}")
     if threads is not None and threads < 1:
         raise UsageError(f"threads is at least 1, not {threads}")
+    if not 1 <= jobs <= MAX_JOBS:
+        raise UsageError(f"jobs lies in 1 .. {MAX_JOBS}, not {jobs}")
     if engine == "auto":
         engine = "native" if openvino_library() or importlib.util.find_spec("torch") is None else "torch"
     if engine == "native":
-        return NativeEngine(model, threads, precision)
+        return NativeEngine(model, threads, precision, jobs)
     if engine == "torch":
         from i2sb_rt.engines.torch import TorchEngine
 

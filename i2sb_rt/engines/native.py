@@ -5,23 +5,34 @@ from __future__ import annotations
 import importlib.util
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from i2sb_rt import _core
 from i2sb_rt.errors import DeviceError, from_core
 
+# Compiled networks that stay in the cache folder, each a little larger than the model's weights in fp32.
+KEPT: Final = 16
+
 
 class NativeEngine:
-    """The network in OpenVINO on this CPU; precision "auto" is bf16 where the CPU is fast in it, else fp32."""
+    """The network in OpenVINO on this CPU; precision "auto" is bf16 where the CPU is fast in it, else fp32.
+
+    threads: of all jobs together, None is one a core; jobs: how many network calls run at once.
+    """
 
     name = "native"
 
-    def __init__(self, model: _core.Model, threads: int | None, precision: str) -> None:
+    def __init__(self, model: _core.Model, threads: int | None, precision: str, jobs: int) -> None:
         cache = cache_folder("openvino")
+        if cache is not None:
+            prune(cache, KEPT)
         with from_core():
             self.core = _core.Engine.openvino(
                 model,
                 threads=threads or 0,
+                streams=jobs,
                 precision=precision,
                 cache_dir=None if cache is None else str(cache),
                 library=openvino_library(),
@@ -65,3 +76,15 @@ def cache_folder(purpose: str) -> Path | None:
         return None
     foreign = status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return None if foreign or not os.access(folder, os.W_OK) else folder
+
+
+def prune(folder: Path, kept: int) -> None:
+    """Remove all but the `kept` files of a cache folder that were used last; another process may do so too."""
+    used: list[tuple[float, Path]] = []
+    for file in folder.iterdir():
+        with suppress(OSError):
+            status = file.stat()
+            used.append((max(status.st_atime, status.st_mtime), file))
+    for _, file in sorted(used, reverse=True)[kept:]:
+        with suppress(OSError):
+            file.unlink()

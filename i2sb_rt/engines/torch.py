@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,10 @@ F32 = NDArray[np.float32]
 
 
 class TorchEngine:
-    """The network as a PyTorch module; "auto" is fp32, "bf16" is autocast. Threads are set for all of torch."""
+    """The network as a PyTorch module; "auto" is fp32, "bf16" is autocast. Threads are set for all of torch.
+
+    One call runs at a time: it takes all threads.
+    """
 
     name = "torch"
 
@@ -29,12 +33,13 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self.precision = "bf16" if precision == "bf16" else "fp32"
+        self._lock = threading.Lock()
         self._network = load_network(path).eval()
         self.core = _core.Engine.callback(self._predict)
 
     def _predict(self, x: F32, t: F32) -> F32:
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
-        with torch.inference_mode(), autocast:
+        with self._lock, torch.inference_mode(), autocast:
             out = self._network(torch.tensor(x), torch.tensor(t))
         result: F32 = out.float().contiguous().numpy()
         return result

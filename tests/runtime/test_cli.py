@@ -199,8 +199,27 @@ def test_an_unknown_fault_is_one_sentence_and_1(
 
 
 def test_fail_fast_stops_at_the_first(restore: Callable[..., int], folder: Path) -> None:
-    assert restore(str(folder), "-o", "out", "--fail-fast") == 3
+    assert restore(str(folder), "-o", "out", "--fail-fast", "--jobs", "1") == 3
     assert [path for path in everything() if path.startswith("out")] == ["out/a.png"]
+
+
+@pytest.mark.parametrize("jobs", [[], ["--jobs", "1"], ["--jobs", "3"]])
+def test_several_at_once_are_told_in_order(
+    restore: Callable[..., int], photo: U8, toy: Restorer, capsys: pytest.CaptureFixture[str], jobs: list[str]
+) -> None:
+    Path("in").mkdir()
+    images = {f"{k}.png": photo[: 5 + 4 * (k % 7), : 40 - 3 * k] for k in range(10)}
+    for name, image in images.items():
+        Image.fromarray(image).save(Path("in", name))
+    Path("in", "4.png").write_bytes(b"no picture")
+    assert restore("in", "-o", "out", "--seed", "3", "--json", *jobs) == 3
+    *told, last = lines(capsys.readouterr().out)
+    assert [line["in"] for line in told] == [f"in/{k}.png" for k in range(10)]
+    assert [line["status"] for line in told] == ["ok"] * 4 + ["failed"] + ["ok"] * 5
+    assert (last["summary"]["ok"], last["summary"]["failed"]) == (9, 1)
+    for name, image in images.items():
+        if name != "4.png":
+            np.testing.assert_array_equal(pixels(f"out/{name}"), toy.restore(image, seed=3))
 
 
 def test_overwrite_lets_an_input_be_replaced(restore: Callable[..., int], toy: Restorer, photo: U8) -> None:

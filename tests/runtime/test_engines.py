@@ -1,6 +1,7 @@
 """The engines beside each other, on a small U-Net exported as the shipped models are."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,18 @@ def test_neither_company_nor_order_nor_threads_change_a_byte(unet_path: Path, ph
         alone = one.restore(images[index], nfe=3, seed=index, threads=1)
         np.testing.assert_array_equal(alone, together[index])
         np.testing.assert_array_equal(two.restore(images[index], nfe=3, seed=index), together[index])
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_several_threads_may_share_a_restorer(unet_path: Path, photo: U8, engine: str, jobs: int) -> None:
+    restorer = load(unet_path, engine=engine, threads=2, jobs=jobs)
+    images = [photo, photo[:20], photo[:, :9], photo[::-1], photo[:20, ::-1], photo[5:]]
+    wanted = [restorer.restore(image, nfe=3, seed=seed) for seed, image in enumerate(images)]
+    with ThreadPoolExecutor(len(images)) as pool:
+        results = list(pool.map(lambda job: restorer.restore(job[1], nfe=3, seed=job[0]), enumerate(images)))
+    for result, expected in zip(results, wanted, strict=True):
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_pytorch_in_bf16_is_near(unet_path: Path, in_torch: Restorer, photo: U8) -> None:

@@ -1,4 +1,4 @@
-import threading
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from PIL import Image
 
 import i2sb_rt
 from i2sb_rt import Restorer, Schedule, load, models
-from i2sb_rt.engines.native import cache_folder, openvino_library
+from i2sb_rt.engines.native import cache_folder, openvino_library, prune
 from i2sb_rt.errors import CancelledError, DeviceError, ModelFileError, UsageError
 
 U8 = NDArray[np.uint8]
@@ -90,6 +90,10 @@ def test_neither_company_nor_order_nor_threads_change_a_byte(toy_path: Path, pho
     for index in (5, 2, 0, 6, 4, 1, 3):
         np.testing.assert_array_equal(one.restore(images[index], nfe=3, seed=seeds[index], threads=1), together[index])
         np.testing.assert_array_equal(two.restore(images[index], nfe=3, seed=seeds[index]), together[index])
+    for threads, jobs in ((1, 2), (3, 3), (2, 7)):
+        at_once = load(toy_path, threads=threads, jobs=jobs).restore(images, nfe=3, seed=seeds)
+        for one_result, result in zip(together, at_once, strict=True):
+            np.testing.assert_array_equal(result, one_result)
 
 
 def test_a_pointwise_network_does_not_see_the_tiles(make_model: MakeModel) -> None:
@@ -168,19 +172,12 @@ def test_an_observer_sees_all_and_may_stop(toy: Restorer, photo: U8) -> None:
         toy.restore(photo, nfe=2, observer=lambda phase, *rest: phase == "network")
 
 
-def test_several_threads_may_share_a_restorer(toy: Restorer, photo: U8) -> None:
-    wanted = [toy.restore(photo, nfe=3, seed=seed) for seed in range(4)]
-    results: dict[int, U8] = {}
-    threads = [
-        threading.Thread(target=lambda seed=seed: results.update({seed: toy.restore(photo, nfe=3, seed=seed)}))
-        for seed in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for seed in range(4):
-        np.testing.assert_array_equal(results[seed], wanted[seed])
+def test_a_fault_of_one_image_is_told_and_the_others_are_unharmed(toy_path: Path, photo: U8) -> None:
+    restorer = load(toy_path, jobs=2)
+    wanted = restorer.restore(photo)
+    with pytest.raises(UsageError, match="uint8"):
+        restorer.restore([photo, photo.astype(np.float32), photo])
+    np.testing.assert_array_equal(restorer.restore(photo), wanted)
 
 
 def test_says_what_it_runs_on(toy: Restorer, toy_path: Path) -> None:
@@ -193,7 +190,7 @@ def test_says_what_it_runs_on(toy: Restorer, toy_path: Path) -> None:
 
 
 def test_refuses_unknown_engines_models_and_numbers(toy_path: Path, tmp_path: Path) -> None:
-    for options in ({"engine": "cuda"}, {"precision": "fp8"}, {"threads": 0}):
+    for options in ({"engine": "cuda"}, {"precision": "fp8"}, {"threads": 0}, {"jobs": 0}, {"jobs": 257}):
         with pytest.raises(UsageError):
             load(toy_path, **options)
     broken = tmp_path / "broken.onnx"
@@ -231,6 +228,15 @@ def test_the_cache_folder_is_the_users_alone(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "file").touch()
     monkeypatch.setenv("I2SB_RT_CACHE", str(tmp_path / "file"))
     assert cache_folder("openvino") is None
+
+
+def test_a_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
+    for age in range(6):
+        (tmp_path / str(age)).touch()
+        os.utime(tmp_path / str(age), (1e9 - age, 1e9 - 100))
+    os.utime(tmp_path / "5", (0, 2e9))
+    prune(tmp_path, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "5"]
 
 
 def test_models_are_found_by_name_and_by_path(toy_path: Path) -> None:

@@ -1,10 +1,14 @@
 // OpenVINO as an engine: the network on CPUs.
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <list>
 #include <memory>
+#include <mutex>
+#include <semaphore>
 #include <string>
-#include <thread>
+#include <utility>
+#include <vector>
 
 #include "failure.hpp"
 #include "model_file.hpp"
@@ -15,7 +19,9 @@ namespace i2sb::openvino {
 namespace {
 
 constexpr const char* DEVICE = "CPU";
-constexpr size_t COMPILED_KEPT = 4;  // sizes that stay compiled
+constexpr int COMPILED_KEPT = 4;  // sizes that stay compiled, more where there are more streams
+constexpr int CACHED = 8;         // sizes an engine looks up, or else leaves, in the cache folder: weights and all
+constexpr int MAX_STREAMS = 256;
 
 template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T*)>;
@@ -28,10 +34,13 @@ struct Size {
 // The network compiled for one size, with static shapes: how it is compiled is a function of the size alone, so no
 // picture depends on what was restored before.
 struct Network {
-  Size size;
-  Owned<Compiled> compiled;
-  Owned<Request> request;
-  ElementType x_type, t_type, out_type;
+  explicit Network(const Size& size) : size(size) {}
+
+  const Size size;
+  std::mutex mutex;  // of all below
+  Owned<Compiled> compiled{nullptr, nullptr};
+  std::vector<Owned<Request>> idle;
+  ElementType x_type = 0, t_type = 0, out_type = 0;
 };
 
 class Engine {
@@ -40,33 +49,39 @@ class Engine {
       : api_(library(options)),
         model_(model),
         threads_(std::to_string(thread_count(options.threads))),
+        streams_(std::clamp(options.streams, 1, MAX_STREAMS)),
+        free_streams_(streams_),
         cache_(options.cache_dir ? options.cache_dir : ""),
         core_(nullptr, api_.core_free) {
     if (options.threads < 0) fail(I2SB_ERROR_ARGUMENT, "threads must not be negative");
+    if (options.streams < 0 || options.streams > MAX_STREAMS)
+      fail(I2SB_ERROR_ARGUMENT, "streams must be 0 to " + std::to_string(MAX_STREAMS));
     Core* core = nullptr;
     api_.check(api_.core_create(&core), "to start");
     core_.reset(core);
     precision_ = choose_precision(options.precision ? options.precision : "auto");
   }
 
+  // From any thread; as many calls as there are streams run at once, the others wait.
   void predict(const Size& size, int out_channels, const float* x, const float* t, float* out) {
-    Network& network = network_for(size);
+    const Turn turn(free_streams_);
+    const std::shared_ptr<Network> network = network_for(size);
+    Owned<Request> request = take_request(*network);
     int64_t x_dims[] = {size.batch, size.channels, size.height, size.width}, t_dims[] = {size.batch};
     int64_t out_dims[] = {size.batch, out_channels, size.height, size.width};
-    const auto tensor = [&](ElementType type, Shape shape, const float* data) {
+    const auto give = [&](const char* name, ElementType type, Shape shape, const float* data) {
       Tensor* made = nullptr;
       // The API has no pointer to const; inputs are only read.
       api_.check(api_.tensor_create_from_host_ptr(type, shape, const_cast<float*>(data), &made), "to wrap a tensor");
-      return Owned<Tensor>(made, api_.tensor_free);
+      const Owned<Tensor> tensor(made, api_.tensor_free);
+      api_.check(api_.infer_request_set_tensor(request.get(), name, tensor.get()), "to take a tensor");
     };
-    const Owned<Tensor> x_tensor = tensor(network.x_type, {4, x_dims}, x),
-                        t_tensor = tensor(network.t_type, {1, t_dims}, t),
-                        out_tensor = tensor(network.out_type, {4, out_dims}, out);
-    Request* request = network.request.get();
-    api_.check(api_.infer_request_set_tensor(request, "x", x_tensor.get()), "to take x");
-    api_.check(api_.infer_request_set_tensor(request, "t", t_tensor.get()), "to take t");
-    api_.check(api_.infer_request_set_tensor(request, "out", out_tensor.get()), "to take out");
-    api_.check(api_.infer_request_infer(request), "to run the network");
+    give("x", network->x_type, {4, x_dims}, x);
+    give("t", network->t_type, {1, t_dims}, t);
+    give("out", network->out_type, {4, out_dims}, out);
+    api_.check(api_.infer_request_infer(request.get()), "to run the network");
+    const std::lock_guard lock(network->mutex);
+    network->idle.push_back(std::move(request));
   }
 
   const std::string& precision() const { return precision_; }
@@ -92,16 +107,40 @@ class Engine {
     fail(I2SB_ERROR_ARGUMENT, "precision '" + asked + "' is not one of auto, fp32, bf16");
   }
 
-  // The most recently used sizes come first.
-  Network& network_for(const Size& size) {
-    for (auto it = networks_.begin(); it != networks_.end(); ++it)
-      if (it->size == size) {
-        networks_.splice(networks_.begin(), networks_, it);
-        return networks_.front();
-      }
-    networks_.push_front(compile(size));
-    if (networks_.size() > COMPILED_KEPT) networks_.pop_back();
+  // One of the streams, for as long as it lives.
+  struct Turn {
+    explicit Turn(std::counting_semaphore<MAX_STREAMS>& free) : free(free) { free.acquire(); }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    ~Turn() { free.release(); }
+    std::counting_semaphore<MAX_STREAMS>& free;
+  };
+
+  // The most recently used sizes come first. A network that is at work outlives its place in the list.
+  std::shared_ptr<Network> network_for(const Size& size) {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::find_if(networks_.begin(), networks_.end(), [&](const auto& n) { return n->size == size; });
+    if (found != networks_.end()) {
+      networks_.splice(networks_.begin(), networks_, found);
+    } else {
+      networks_.push_front(std::make_shared<Network>(size));
+      if (networks_.size() > static_cast<size_t>(std::max(COMPILED_KEPT, streams_))) networks_.pop_back();
+    }
     return networks_.front();
+  }
+
+  // Compiles the network if that is still to be done: while it is, other sizes run on.
+  Owned<Request> take_request(Network& network) {
+    const std::lock_guard lock(network.mutex);
+    if (!network.compiled) compile(network);
+    if (network.idle.empty()) {
+      Request* made = nullptr;
+      api_.check(api_.compiled_model_create_infer_request(network.compiled.get(), &made), "to make a request");
+      return {made, api_.infer_request_free};
+    }
+    Owned<Request> request = std::move(network.idle.back());
+    network.idle.pop_back();
+    return request;
   }
 
   // From the bytes that were read once; weights in a second file are found beside the first one only.
@@ -113,7 +152,8 @@ class Engine {
                                                    read);
   }
 
-  Network compile(const Size& size) const {
+  void compile(Network& network) {
+    const Size& size = network.size;
     Model* read = nullptr;
     api_.check(read_model(&read), "to read the model");
     const Owned<Model> model(read, api_.model_free);
@@ -125,23 +165,21 @@ class Engine {
 
     const char* hint = precision_ == "bf16" ? "bf16" : "f32";
     const char* threads = threads_.c_str();
+    const std::string streams = std::to_string(streams_);
     Compiled* made = nullptr;
     const auto compile_model = [&](auto... cache) {
       constexpr size_t words = 8 + sizeof...(cache);
       return api_.core_compile_model(core_.get(), model.get(), DEVICE, words, &made, "PERFORMANCE_HINT", "LATENCY",
-                                     "NUM_STREAMS", "1", "INFERENCE_NUM_THREADS", threads, "INFERENCE_PRECISION_HINT",
-                                     hint, cache...);
+                                     "NUM_STREAMS", streams.c_str(), "INFERENCE_NUM_THREADS", threads,
+                                     "INFERENCE_PRECISION_HINT", hint, cache...);
     };
-    const Status status = cache_.empty() ? compile_model() : compile_model("CACHE_DIR", cache_.c_str());
-    api_.check(status, "to compile the network");
+    const bool cached = !cache_.empty() && cached_.fetch_add(1) < CACHED;
+    api_.check(cached ? compile_model("CACHE_DIR", cache_.c_str()) : compile_model(), "to compile the network");
     Owned<Compiled> compiled(made, api_.compiled_model_free);
-    Request* request = nullptr;
-    api_.check(api_.compiled_model_create_infer_request(compiled.get(), &request), "to make a request");
-    Network network{size, std::move(compiled), Owned<Request>(request, api_.infer_request_free), 0, 0, 0};
-    network.x_type = port_type(*network.compiled, api_.compiled_model_input_by_name, "x");
-    network.t_type = port_type(*network.compiled, api_.compiled_model_input_by_name, "t");
-    network.out_type = port_type(*network.compiled, api_.compiled_model_output_by_name, "out");
-    return network;
+    network.x_type = port_type(*compiled, api_.compiled_model_input_by_name, "x");
+    network.t_type = port_type(*compiled, api_.compiled_model_input_by_name, "t");
+    network.out_type = port_type(*compiled, api_.compiled_model_output_by_name, "out");
+    network.compiled = std::move(compiled);
   }
 
   // The element type of a port, after making sure that it is as wide as the floats we give.
@@ -165,9 +203,15 @@ class Engine {
 
   Api api_;
   const i2sb_model& model_;
-  std::string threads_, cache_, precision_;
+  const std::string threads_;
+  const int streams_;
+  std::counting_semaphore<MAX_STREAMS> free_streams_;
+  const std::string cache_;
+  std::string precision_;
   Owned<Core> core_;
-  std::list<Network> networks_;
+  std::atomic<int> cached_ = 0;
+  std::mutex mutex_;  // of the list
+  std::list<std::shared_ptr<Network>> networks_;
 };
 
 i2sb_status predict(void* self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height, int32_t width,

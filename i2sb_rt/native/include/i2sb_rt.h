@@ -112,7 +112,7 @@ I2SB_API i2sb_status i2sb_model_tensor_at(const i2sb_model* model, int32_t index
 
 /* ---- engines ---------------------------------------------------------------------------------------------------- */
 
-/* An inference engine, as a table of functions. One engine is used by one thread at a time. */
+/* An inference engine, as a table of functions. One is used by one thread at a time, unless its maker says more. */
 typedef struct i2sb_engine {
   uint32_t struct_size;
   void* self;
@@ -124,13 +124,15 @@ typedef struct i2sb_engine {
 
 typedef struct i2sb_openvino_options {
   uint32_t struct_size;
-  int32_t threads;       /* 0: one a core */
+  int32_t threads;       /* of all streams together; 0: one a core */
+  int32_t streams;       /* network calls that run at once, 0 .. 256; 0: 1 */
   const char* precision; /* NULL or "auto", "fp32", "bf16" */
   const char* cache_dir; /* where compiled networks are kept; NULL: nowhere */
   const char* library;   /* libopenvino_c's path; NULL: I2SB_RT_OPENVINO, then the loader's own search */
 } i2sb_openvino_options;
 
-/* Fills `*engine`; the model must outlive it. */
+/* Fills `*engine`; the model must outlive it. Any number of threads may use it at once: `streams` of them compute, the
+ * others wait. */
 I2SB_API i2sb_status i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_options* options,
                                           i2sb_engine* engine, i2sb_error* error);
 /* What an engine of i2sb_openvino_engine runs: "fp32" or "bf16". */

@@ -26,12 +26,11 @@ struct ModelHandle {
   std::shared_ptr<i2sb_model> model;
 };
 
-// An engine, what it needs to stay alive, and the exception that its callback left.
+// An engine and what it needs to stay alive.
 struct EngineHandle {
   i2sb_engine engine{};
   std::shared_ptr<i2sb_model> model;
   py::object callback;
-  std::exception_ptr raised;
 
   EngineHandle() = default;
   EngineHandle(const EngineHandle&) = delete;
@@ -40,6 +39,9 @@ struct EngineHandle {
     if (engine.free) engine.free(engine.self);
   }
 };
+
+// What a callback engine's function raised in this thread, kept so that the caller sees it as it was.
+std::exception_ptr& callback_exception();
 
 void bind_errors(py::module_& module);
 void bind_tables(py::module_& module);

@@ -8,11 +8,15 @@
 namespace i2sb::python {
 namespace {
 
-std::shared_ptr<EngineHandle> make_openvino(const ModelHandle& model, int32_t threads, const std::string& precision,
-                                            const std::optional<std::string>& cache_dir,
+std::shared_ptr<EngineHandle> make_openvino(const ModelHandle& model, int32_t threads, int32_t streams,
+                                            const std::string& precision, const std::optional<std::string>& cache_dir,
                                             const std::optional<std::string>& library) {
-  const i2sb_openvino_options options{sizeof(i2sb_openvino_options), threads, precision.c_str(),
-                                      cache_dir ? cache_dir->c_str() : nullptr, library ? library->c_str() : nullptr};
+  const i2sb_openvino_options options{sizeof(i2sb_openvino_options),
+                                      threads,
+                                      streams,
+                                      precision.c_str(),
+                                      cache_dir ? cache_dir->c_str() : nullptr,
+                                      library ? library->c_str() : nullptr};
   auto handle = std::make_shared<EngineHandle>();
   handle->model = model.model;
   call([&](i2sb_error* error) {
@@ -41,8 +45,7 @@ i2sb_status predict(void* self, int32_t batch, int32_t in_channels, int32_t out_
     std::copy_n(values.data(), values.size(), out);
     return I2SB_OK;
   } catch (const std::exception& fault) {
-    // Kept, so that the caller sees the network's own exception.
-    handle->raised = std::current_exception();
+    callback_exception() = std::current_exception();
     std::snprintf(error->message, sizeof error->message, "%s", fault.what());
     return I2SB_ERROR_ENGINE;
   }
@@ -57,11 +60,16 @@ std::shared_ptr<EngineHandle> make_callback(py::function callback) {
 
 }  // namespace
 
+std::exception_ptr& callback_exception() {
+  thread_local std::exception_ptr raised;
+  return raised;
+}
+
 void bind_engine(py::module_& module) {
   using py::arg;
   py::class_<EngineHandle, std::shared_ptr<EngineHandle>>(module, "Engine")
-      .def_static("openvino", &make_openvino, arg("model"), arg("threads") = 0, arg("precision") = "auto",
-                  arg("cache_dir") = py::none(), arg("library") = py::none())
+      .def_static("openvino", &make_openvino, arg("model"), arg("threads") = 0, arg("streams") = 1,
+                  arg("precision") = "auto", arg("cache_dir") = py::none(), arg("library") = py::none())
       .def_static("callback", &make_callback, arg("predict"))
       .def_property_readonly("precision",
                              [](const EngineHandle& handle) {

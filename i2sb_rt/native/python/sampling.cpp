@@ -36,16 +36,16 @@ i2sb_plan make_plan(const Array<float>& rows, bool clip, const std::string& know
 
 // Runs `body` without the interpreter's lock; exceptions of Python callbacks come before the core's own error.
 template <typename Body>
-void run(EngineHandle& engine, Observer& observer, Body&& body) {
+void run(Observer& observer, Body&& body) {
   i2sb_error error{};
   i2sb_status status = I2SB_OK;
-  engine.raised = nullptr;
+  callback_exception() = nullptr;
   {
     const py::gil_scoped_release release;
     status = body(&error);
   }
   if (status == I2SB_OK) return;
-  if (const std::exception_ptr raised = std::exchange(engine.raised, nullptr)) std::rethrow_exception(raised);
+  if (const std::exception_ptr raised = std::exchange(callback_exception(), nullptr)) std::rethrow_exception(raised);
   if (observer.raised) std::rethrow_exception(observer.raised);
   raise(status, error);
 }
@@ -101,7 +101,7 @@ Array<float> sample(EngineHandle& engine, const py::object& rows_in, const py::o
   params.threads = threads;
   params.observer = observer.function.is_none() ? nullptr : &Observer::call;
   params.observer_user = &observer;
-  run(engine, observer, [&](i2sb_error* error) { return i2sb_sample(&engine.engine, &plan, &params, error); });
+  run(observer, [&](i2sb_error* error) { return i2sb_sample(&engine.engine, &plan, &params, error); });
   return states ? *states : out;
 }
 
@@ -130,8 +130,7 @@ Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py:
   params.threads = threads;
   params.observer = observer.function.is_none() ? nullptr : &Observer::call;
   params.observer_user = &observer;
-  run(engine, observer,
-      [&](i2sb_error* error) { return i2sb_restore(model.model.get(), &engine.engine, &params, error); });
+  run(observer, [&](i2sb_error* error) { return i2sb_restore(model.model.get(), &engine.engine, &params, error); });
   return out;
 }
 

@@ -1,0 +1,72 @@
+"""Several images at work at once: how many, in what order they come back, and how much memory they may take."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_jobs(images: int, threads: int) -> int:
+    """Return how many images to work on at once with so many CPU threads.
+
+    A network call spreads well over about four threads; and with two images, one is read or written while the other
+    is in the network.
+    """
+    return max(1, min(images, threads, max(2, threads // 4)))
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Result]:
+    """Yield work(item) for each item, in order; `jobs` run at once, each in a thread.
+
+    What `work` raises is raised when its turn comes, and what has not begun by then is left undone.
+    """
+    if jobs == 1:
+        yield from map(work, items)
+        return
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            for item in items:
+                if len(pending) == 2 * jobs:  # so that nobody is idle while the first one takes long
+                    yield pending.popleft().result()
+                pending.append(pool.submit(work, item))
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+class Room:
+    """Room for images of `limit` pixels together, which bounds the memory; a larger one is let in when it is alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def of(self, pixels: int) -> Iterator[None]:
+        """Wait for room for an image of so many pixels, and hold it during the body of the `with`."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + pixels <= self._limit)
+            self._held += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= pixels
+                self._changed.notify_all()
