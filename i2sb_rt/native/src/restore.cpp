@@ -1,5 +1,6 @@
 // From an 8-bit image to an 8-bit image, as a model's metadata say.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -14,14 +15,19 @@ namespace {
 
 // [H,W,C] 0..255 -> [C,H',W'] in [-1,1], padded at the right and bottom.
 std::vector<float> to_planes(const uint8_t* image, int width, int height, int channels, const i2sb_layout& layout) {
-  std::vector<float> planes(static_cast<size_t>(channels) * layout.padded_height * layout.padded_width);
-  float* to = planes.data();
-  for (int c = 0; c < channels; ++c)
-    for (int y = 0; y < layout.padded_height; ++y) {
-      const uint8_t* line = image + static_cast<size_t>(padded_source(y, height)) * width * channels + c;
-      for (int x = 0; x < layout.padded_width; ++x)
-        *to++ = static_cast<float>(line[static_cast<size_t>(padded_source(x, width)) * channels]) / 127.5f - 1.0f;
+  std::array<float, 256> signal;
+  for (int value = 0; value < 256; ++value) signal[value] = static_cast<float>(value) / 127.5f - 1.0f;
+  const int padded_width = layout.padded_width;
+  const size_t area = static_cast<size_t>(layout.padded_height) * padded_width;
+  std::vector<float> planes(channels * area);
+  for (int y = 0; y < layout.padded_height; ++y) {
+    const uint8_t* line = image + static_cast<size_t>(padded_source(y, height)) * width * channels;
+    for (int c = 0; c < channels; ++c) {
+      float* to = planes.data() + c * area + static_cast<size_t>(y) * padded_width;
+      for (int x = 0; x < width; ++x) to[x] = signal[line[static_cast<size_t>(x) * channels + c]];
+      for (int x = width; x < padded_width; ++x) to[x] = to[padded_source(x, width)];
     }
+  }
   return planes;
 }
 
@@ -34,19 +40,28 @@ std::vector<float> to_mask(const uint8_t* mask, int width, int height, const i2s
   return padded;
 }
 
-// Crops, pastes the known pixels as they were, clamps and rounds half to even.
+// [-1,1] -> 0..255, clamped and rounded half to even: above 2^23 a float holds integers only.
+uint8_t to_byte(float value) {
+  constexpr float INTEGERS = 8388608.0f;
+  return static_cast<uint8_t>((std::clamp(value, -1.0f, 1.0f) + 1.0f) * 127.5f + INTEGERS - INTEGERS);
+}
+
+// Crops, pastes the known pixels as they were, and rounds.
 void to_bytes(const std::vector<float>& planes, const i2sb_restore_params& p, const i2sb_layout& layout) {
-  const size_t area = static_cast<size_t>(layout.padded_height) * layout.padded_width;
-  for (int y = 0; y < p.height; ++y)
-    for (int x = 0; x < p.width; ++x) {
-      const size_t pixel = static_cast<size_t>(y) * p.width + x;
-      const bool known = p.mask && p.mask[pixel] == 0;
-      for (int c = 0; c < p.channels; ++c) {
-        const float value = planes[c * area + static_cast<size_t>(y) * layout.padded_width + x];
-        const float byte = std::nearbyint((std::clamp(value, -1.0f, 1.0f) + 1.0f) * 127.5f);
-        p.out[pixel * p.channels + c] = known ? p.image[pixel * p.channels + c] : static_cast<uint8_t>(byte);
-      }
+  const size_t area = static_cast<size_t>(layout.padded_height) * layout.padded_width, channels = p.channels;
+  for (int y = 0; y < p.height; ++y) {
+    const size_t line = static_cast<size_t>(y) * p.width;
+    const auto restore = [&](size_t x) {
+      const float* from = planes.data() + static_cast<size_t>(y) * layout.padded_width + x;
+      for (size_t c = 0; c < channels; ++c) p.out[(line + x) * channels + c] = to_byte(from[c * area]);
+    };
+    for (size_t x = 0; x < static_cast<size_t>(p.width); ++x) {
+      if (!p.mask || p.mask[line + x] != 0)
+        restore(x);
+      else
+        std::copy_n(p.image + (line + x) * channels, channels, p.out + (line + x) * channels);
     }
+  }
 }
 
 std::vector<float> image_noise(uint64_t seed, size_t count, uint32_t purpose, int threads) {
@@ -58,6 +73,7 @@ std::vector<float> image_noise(uint64_t seed, size_t count, uint32_t purpose, in
 void check(const ModelRules& rules, const i2sb_restore_params& p) {
   require_struct(&p, "params");
   require(p.image && p.out && p.plan, "image, out or plan is NULL");
+  check_plan(*p.plan);
   if (p.channels != rules.channels)
     fail(I2SB_ERROR_ARGUMENT, "this model restores images of " + std::to_string(rules.channels) +
                                   " channels, the image has " + std::to_string(p.channels));
@@ -70,20 +86,21 @@ void restore(const i2sb_model& model, const i2sb_engine& engine, const i2sb_rest
   const int threads = thread_count(p.threads);
   Watch watch(p.observer, p.observer_user, p.plan->row_count);
 
-  std::vector<float> x1 = to_planes(p.image, p.width, p.height, p.channels, layout), mask;
-  const size_t area = x1.size() / p.channels;
+  std::vector<float> x = to_planes(p.image, p.width, p.height, p.channels, layout), mask;
+  const size_t area = x.size() / p.channels;
   if (p.mask) {
     mask = to_mask(p.mask, p.width, p.height, layout);
-    const std::vector<float> z = image_noise(p.seed, x1.size(), I2SB_NOISE_HOLE, threads);
-    for (size_t i = 0; i < x1.size(); ++i)
-      if (mask[i % area] != 0) x1[i] = z[i];
+    const std::vector<float> z = image_noise(p.seed, x.size(), I2SB_NOISE_HOLE, threads);
+    for (size_t i = 0; i < x.size(); ++i)
+      if (mask[i % area] != 0) x[i] = z[i];
   }
   // cond is x1 as it starts: before any noise is added to it.
-  const std::vector<float> cond = rules.cond_x1 ? x1 : std::vector<float>{};
+  const std::vector<float> cond = rules.cond_x1 ? x : std::vector<float>{};
   if (rules.add_x1_noise) {
-    const std::vector<float> z = image_noise(p.seed, x1.size(), I2SB_NOISE_X1, threads);
-    for (size_t i = 0; i < x1.size(); ++i) x1[i] += z[i];
+    const std::vector<float> z = image_noise(p.seed, x.size(), I2SB_NOISE_X1, threads);
+    for (size_t i = 0; i < x.size(); ++i) x[i] += z[i];
   }
+  const std::vector<float> x1 = reads_x1(*p.plan, p.mask) ? x : std::vector<float>{};
   watch.done(I2SB_PHASE_PREPARE, 0);
 
   i2sb_sample_params sampling{};
@@ -92,22 +109,21 @@ void restore(const i2sb_model& model, const i2sb_engine& engine, const i2sb_rest
   sampling.channels = p.channels;
   sampling.height = layout.padded_height;
   sampling.width = layout.padded_width;
-  sampling.x1 = x1.data();
+  sampling.x1 = x1.empty() ? x.data() : x1.data();
   sampling.cond = cond.empty() ? nullptr : cond.data();
   sampling.cond_channels = cond.empty() ? 0 : p.channels;
   sampling.mask = mask.empty() ? nullptr : mask.data();
   sampling.seeds = &p.seed;
-  sampling.out = x1.data();
   sampling.tile = layout.tile;
   sampling.overlap = layout.overlap;
   sampling.network_batch = rules.batch;
   sampling.threads = threads;
   sampling.observer = p.observer;
   sampling.observer_user = p.observer_user;
-  sample(engine, *p.plan, sampling);
+  sample(engine, *p.plan, sampling, x.data());
 
   Watch finish(p.observer, p.observer_user, p.plan->row_count);
-  to_bytes(x1, p, layout);
+  to_bytes(x, p, layout);
   finish.done(I2SB_PHASE_FINISH, p.plan->row_count - 1);
 }
 

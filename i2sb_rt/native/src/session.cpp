@@ -39,16 +39,6 @@ bool any_row(const i2sb_plan& plan, int column) {
   return false;
 }
 
-void check_plan(const i2sb_plan& plan) {
-  require_struct(&plan, "plan");
-  require(plan.rows != nullptr && plan.row_count >= 1, "a plan needs at least one row");
-  require(plan.known == I2SB_KNOWN_IS_X0 || plan.known == I2SB_KNOWN_IS_RENEWED, "plan.known must be 0 or 1");
-  for (int row = 0; row < plan.row_count; ++row)
-    for (int column = 0; column < I2SB_ROW_COLUMNS; ++column)
-      if (!std::isfinite(row_of(plan, row)[column]))
-        fail(I2SB_ERROR_ARGUMENT, "row " + std::to_string(row) + " of the plan holds a value that is not finite");
-}
-
 // Draws are in this order: z if s != 0, then z' if there is a mask and r != 0.
 int draws_of(const i2sb_plan& plan, bool mask) {
   int count = 0;
@@ -66,7 +56,7 @@ void check(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_p
           "batch, channels, height and width must be at least 1");
   require(static_cast<double>(p.batch) * (p.channels + p.cond_channels) * p.height * p.width < 1e12,
           "the batch is larger than 1e12 values");
-  require(p.x1 && p.out, "x1 or out is NULL");
+  require(p.x1 != nullptr, "x1 is NULL");
   require((p.cond != nullptr) == (p.cond_channels > 0), "cond and cond_channels must be given together");
   require(p.tile >= 0 && (p.tile == 0 || (p.overlap >= 0 && p.overlap < p.tile)), "overlap must be less than tile");
   require(p.network_batch >= 0, "network_batch must not be negative");
@@ -167,12 +157,24 @@ class Network {
 
 }  // namespace
 
-void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p) {
+void check_plan(const i2sb_plan& plan) {
+  require_struct(&plan, "plan");
+  require(plan.rows != nullptr && plan.row_count >= 1, "a plan needs at least one row");
+  require(plan.known == I2SB_KNOWN_IS_X0 || plan.known == I2SB_KNOWN_IS_RENEWED, "plan.known must be 0 or 1");
+  for (int row = 0; row < plan.row_count; ++row)
+    for (int column = 0; column < I2SB_ROW_COLUMNS; ++column)
+      if (!std::isfinite(row_of(plan, row)[column]))
+        fail(I2SB_ERROR_ARGUMENT, "row " + std::to_string(row) + " of the plan holds a value that is not finite");
+}
+
+bool reads_x1(const i2sb_plan& plan, bool mask) { return mask || any_row(plan, I2SB_COL_C); }
+
+void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p, float* x) {
   check(engine, plan, p);
   const size_t image = static_cast<size_t>(p.channels) * p.height * p.width, total = image * p.batch;
-  const float* start = p.start ? p.start : p.x1;
   const bool two_back = any_row(plan, I2SB_COL_E), history = two_back || any_row(plan, I2SB_COL_D);
-  std::vector<float> x(start, start + total), o(total), h1(history ? total : 0), h2(two_back ? total : 0);
+  const std::unique_ptr<float[]> o = std::make_unique_for_overwrite<float[]>(total);
+  std::vector<float> h1(history ? total : 0), h2(two_back ? total : 0);
   std::vector<float> trajectory(p.trajectory ? total * plan.row_count : 0);
   const std::vector<uint64_t> zero_seeds(p.seeds ? 0 : p.batch);
   const float* draw = p.draws;
@@ -184,8 +186,8 @@ void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_
   step.pixels = static_cast<int64_t>(p.height) * p.width;
   step.clip = plan.clip;
   step.known = plan.known;
-  step.x = x.data();
-  step.o = o.data();
+  step.x = x;
+  step.o = o.get();
   step.x1 = p.x1;
   step.mask = p.mask;
   step.seeds = p.seeds ? p.seeds : zero_seeds.data();
@@ -197,7 +199,7 @@ void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_
   for (int row = 0; row < plan.row_count; ++row) {
     step.row = row_of(plan, row);
     step.row_index = static_cast<uint32_t>(row);
-    network.run(x.data(), step.row[I2SB_COL_T], o.data(), watch, row);
+    network.run(x, step.row[I2SB_COL_T], o.get(), watch, row);
     step.z = draw && step.row[I2SB_COL_S] != 0 ? next_draw() : nullptr;
     step.z_known = draw && p.mask && step.row[I2SB_COL_R] != 0 ? next_draw() : nullptr;
     // x0 takes the place of the oldest history; then the two change names.
@@ -208,13 +210,12 @@ void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_
     if (two_back) std::swap(h1, h2);
     if (p.trajectory)
       for (int b = 0; b < p.batch; ++b)
-        std::copy_n(x.data() + b * image, image,
+        std::copy_n(x + b * image, image,
                     trajectory.data() + (static_cast<size_t>(b) * plan.row_count + (plan.row_count - 1 - row)) * image);
     watch.done(I2SB_PHASE_STEP, row);
   }
-  if (!std::all_of(x.begin(), x.end(), [](float value) { return std::isfinite(value); }))
+  if (!std::all_of(x, x + total, [](float value) { return std::isfinite(value); }))
     fail(I2SB_ERROR_NONFINITE, "the result holds values that are not finite: the network or its precision failed");
-  std::copy(x.begin(), x.end(), p.out);
   std::copy(trajectory.begin(), trajectory.end(), p.trajectory);
 }
 
@@ -224,6 +225,12 @@ extern "C" i2sb_status i2sb_sample(const i2sb_engine* engine, const i2sb_plan* p
                                    i2sb_error* error) {
   return i2sb::guard(error, [&] {
     i2sb::require(engine && plan && params, "engine, plan or params is NULL");
-    i2sb::sample(*engine, *plan, *params);
+    i2sb::check(*engine, *plan, *params);
+    const i2sb_sample_params& p = *params;
+    i2sb::require(p.out != nullptr, "out is NULL");
+    const float* start = p.start ? p.start : p.x1;
+    std::vector<float> x(start, start + static_cast<size_t>(p.batch) * p.channels * p.height * p.width);
+    i2sb::sample(*engine, *plan, p, x.data());
+    std::copy(x.begin(), x.end(), p.out);
   });
 }

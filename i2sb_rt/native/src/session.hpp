@@ -28,6 +28,14 @@ class Watch {
 
 int thread_count(int asked);
 
-void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& params);
+// Throws if a plan cannot be run.
+void check_plan(const i2sb_plan& plan);
+
+// Whether a row of the plan, or a mask, makes the loop read x1 after it has begun.
+bool reads_x1(const i2sb_plan& plan, bool mask);
+
+// Runs the plan on x, [B,C,H,W], which begins as the first state and ends as the result; params.start and params.out
+// are not looked at. Throws, and then x holds anything.
+void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& params, float* x);
 
 }  // namespace i2sb
