@@ -1,9 +1,16 @@
 """What all tests share."""
 
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+# Where there is no GPU, Triton's kernels are interpreted. It asks when a function is decorated, its own ones included,
+# so this must be said before anything imports it.
+if not Path("/dev/nvidiactl").exists():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,13 @@ so do outputs before they are written.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from i2sb_kernels.bridge_step import COLUMNS, Known
+from i2sb_kernels.group_norm_silu import Resize
 
 Array = NDArray[np.float32]
 Mask = Literal["none", "zeros", "ones", "random"]
@@ -180,4 +181,106 @@ NOISE_CASES: Final = (
     NoiseCase("radius_of_greatest_u", 0, 4 * 4826271, 4),  # u0 = 1 - 2^-24: |z| at most 3.5e-4
     NoiseCase("angle_of_least_u", 0, 4 * 17169035, 4),  # u1 = 2^-24
     NoiseCase("angle_of_greatest_u", 0, 4 * 7113731, 4),  # u1 = 1 - 2^-24
+)
+
+
+# By type: how far group_norm_silu may be off, as a part of (|c| + |mean|) / std |gamma| + |beta|, and how far total, as
+# a part of the sum of |terms|; float16 and bfloat16 round what they store.
+NORM_ERROR: Final = {"float32": 1e-5, "float16": 1e-3, "bfloat16": 8e-3}
+TOTAL_ERROR: Final = {"float32": 2e-7, "float16": 1e-3, "bfloat16": 8e-3}
+
+
+@dataclass(frozen=True)
+class NormCase:
+    """One call of group_norm_silu: x [N, H, W, C1], channels of a second source, what else there is, what is asked."""
+
+    name: str
+    shape: tuple[int, int, int, int]
+    groups: int
+    second: int = 0
+    bias: bool = False
+    residual: Resize | None = None
+    resize: Resize = "none"
+    silu: bool = True
+    rows: int = 1
+    dtype: str = "float32"
+    mean: float = 0.5
+    constant: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Those of both sources."""
+        return self.shape[3] + self.second
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        """That of the result."""
+        return (*self._resized(self.resize), self.channels)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Make the arrays of the call that are read; of the tables only the case's row, the last, holds numbers."""
+        rng = np.random.default_rng([len(self.name), *self.name.encode()])
+
+        def values(*shape: int, at: float = 0.0) -> NDArray[Any]:
+            drawn = rng.standard_normal(shape) * (0.0 if self.constant else rng.uniform(0.2, 3.0, shape[-1])) + at
+            return drawn.astype(self.dtype)
+
+        def table(at: float, channels: int) -> Array:
+            rows = np.full((self.rows, channels), np.nan, np.float32)
+            rows[-1] = rng.standard_normal(channels) + at
+            return rows
+
+        n, h, w, c = self.shape
+        arrays = {"x": values(n, h, w, c, at=self.mean), "gamma": table(1.0, self.channels)}
+        arrays["beta"] = table(0.0, self.channels)
+        if self.bias:
+            arrays["bias"] = table(0.3, c)
+        if self.residual is not None:
+            opposite: Resize = {"none": "none", "down": "up", "up": "down"}[self.residual]  # type: ignore[assignment]
+            arrays["residual"] = values(*self._resized(opposite), c)
+        if self.second:
+            arrays["second"] = values(n, h, w, self.second, at=-self.mean)
+        return arrays
+
+    def options(self) -> dict[str, Any]:
+        """Return the call's other arguments."""
+        return {
+            "groups": self.groups, "silu": self.silu, "resize": self.resize, "residual_resize": self.residual or "none",
+        }  # fmt: skip
+
+    def _resized(self, resize: Resize) -> tuple[int, int, int]:
+        n, h, w, _ = self.shape
+        return {"none": (n, h, w), "down": (n, h // 2, w // 2), "up": (n, 2 * h, 2 * w)}[resize]
+
+
+NORM_CASES: Final = (
+    NormCase("one_pixel", (2, 1, 1, 8), 4),
+    NormCase("one_group", (1, 3, 5, 7), 1),
+    NormCase("group_of_one", (1, 3, 3, 32), 32),
+    NormCase("odd_channels", (3, 5, 7, 20), 4, silu=False),
+    NormCase("shipped", (2, 16, 16, 64), 32, bias=True),
+    NormCase("wide", (1, 8, 8, 256), 32, bias=True, rows=3),
+    NormCase("widest", (1, 2, 2, 2048), 32, rows=2),
+    NormCase("groups_of_24", (1, 4, 4, 512), 32, second=256, residual="none", bias=True),
+    NormCase("groups_of_48", (1, 2, 3, 1024), 32, second=512),
+    NormCase("straddled", (2, 5, 3, 20), 5, second=30, residual="none"),
+    NormCase("attention", (1, 8, 8, 64), 32, residual="none", bias=True, silu=False),
+    NormCase("small_down", (2, 6, 10, 32), 8, resize="down", residual="none", bias=True),
+    NormCase("small_up", (2, 3, 5, 32), 8, resize="up", second=32),
+    NormCase("small_residual_down", (2, 3, 5, 16), 4, residual="down", bias=True),
+    NormCase("small_residual_up", (2, 6, 4, 16), 4, residual="up"),
+    NormCase("small_half", (2, 7, 9, 48), 8, dtype="float16", residual="none", bias=True, second=16),
+    NormCase("constant", (1, 4, 4, 32), 8, constant=True),
+    NormCase("far_from_zero", (1, 16, 16, 32), 8, mean=1000.0),
+    NormCase("large", (1, 33, 32, 16), 4, bias=True, rows=2),
+    NormCase("large_odd", (2, 41, 37, 20), 5),
+    NormCase("large_joined", (1, 34, 40, 40), 8, second=24, residual="none", bias=True),
+    NormCase("large_wide", (1, 33, 33, 96), 32),
+    NormCase("large_down", (1, 34, 66, 16), 4, resize="down", residual="none", bias=True),
+    NormCase("large_up", (1, 35, 31, 8), 4, resize="up", second=8),
+    NormCase("large_residual_down", (1, 37, 33, 8), 4, residual="down"),
+    NormCase("large_residual_up", (1, 34, 38, 8), 4, residual="up", bias=True, silu=False),
+    NormCase("large_half", (1, 40, 30, 24), 8, dtype="float16", residual="none"),
+    NormCase("large_far_from_zero", (1, 64, 33, 8), 4, mean=1000.0),
+    NormCase("large_constant", (1, 33, 33, 8), 4, constant=True, mean=3.0),
 )

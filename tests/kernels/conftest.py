@@ -23,10 +23,7 @@ def triton_twins() -> SimpleNamespace:
     """The Triton twins and the device to run them on: a GPU, or else the CPU through Triton's interpreter."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     pytest.importorskip("triton", reason="Triton is not installed")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with pytest.MonkeyPatch.context() as patch:
-        if device == "cpu":  # read where a kernel is decorated, so while these modules are loaded
-            patch.setenv("TRITON_INTERPRET", "1")
-        noise = importlib.reload(importlib.import_module("i2sb_kernels.noise.gpu"))
-        step = importlib.reload(importlib.import_module("i2sb_kernels.bridge_step.gpu"))
-    return SimpleNamespace(noise=noise, bridge_step=step, device=device)
+    twins = {
+        op: importlib.import_module(f"i2sb_kernels.{op}.gpu") for op in ("noise", "bridge_step", "group_norm_silu")
+    }
+    return SimpleNamespace(**twins, device="cuda" if torch.cuda.is_available() else "cpu")

@@ -18,10 +18,24 @@ def test_numpy_arrays_go_to_the_native_twin():
         assert list(dispatch.available(op, "numpy")) == ["reference", "cpu"]
 
 
-def test_torch_tensors_go_to_triton(triton_twins):
+def test_tensors_go_to_triton_or_share_their_memory_with_the_native_twin(triton_twins):
     import torch
 
-    assert dispatch.twin("bridge_step", torch.zeros(1)) is triton_twins.bridge_step
+    assert dispatch.available("bridge_step", "gpu")["gpu"] is triton_twins.bridge_step
+    if torch.cuda.is_available():
+        assert dispatch.twin("bridge_step", torch.zeros(1, device="cuda")) is triton_twins.bridge_step
+    case = next(case for case in STEP_CASES if case.name == "odd_batch")
+    arrays = {name: array for name, array in case.arrays().items() if name != "z"} | {"seeds": case.seeds()}
+    tensors = {
+        name: torch.from_numpy(array.view(np.int64) if name == "seeds" else array.copy())
+        for name, array in arrays.items()
+    }
+    bridge_step.bridge_step(rows=case.rows, step=case.step, **arrays)
+    bridge_step.bridge_step(rows=torch.from_numpy(case.rows), step=torch.tensor([case.step]), **tensors)
+    np.testing.assert_array_equal(tensors["x"].numpy(), arrays["x"])
+    out = torch.zeros(9)
+    noise.noise_fill(out, 3)
+    assert out.std() > 0.1
 
 
 def test_other_things_are_refused():

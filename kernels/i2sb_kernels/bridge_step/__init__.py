@@ -37,14 +37,14 @@ def bridge_step(
 ) -> None:
     """Overwrite x by x', and x0, if given, by this row's x0.
 
-    All arrays are contiguous float32, all NumPy's or all PyTorch's on one GPU. On a GPU the coefficients are read from
-    `rows` and `step` when the kernel runs, so that a captured graph may be replayed for another row.
+    All arrays are contiguous float32, all NumPy's or all PyTorch's on one device. On a GPU the coefficients are read
+    from `rows` and `step` when the kernel runs, so that a captured graph may be replayed for another row.
 
     Args:
         x: [B, C, ...], read and overwritten.
         o: like x.
         rows: [N, 10], the plan; columns as in `COLUMNS`.
-        step: the row, 0 .. N - 1; on a GPU an int32 tensor of one element.
+        step: the row, 0 .. N - 1; among tensors an int32 tensor of one element.
         clip: clamp x0 to [-1, 1].
         known: what a mask does.
         x1: like x; needed if c is not zero or there is a mask.
@@ -54,17 +54,20 @@ def bridge_step(
         x0: like x, written; may be h1 or h2 itself.
         z: like x, recorded draws.
         z_known: like x, recorded draws for known pixels.
-        seeds: [B], uint64 (on a GPU int64, the same bits); needed if noise is made here.
+        seeds: [B], uint64 (as a tensor int64, the same bits); needed if noise is made here.
 
     Raises:
         TypeError, ValueError: an array is missing, or of another type, shape or layout.
 
     """
-    dispatch.twin("bridge_step", x).bridge_step(
+    dispatch.call(
+        "bridge_step",
+        "bridge_step",
         x,
-        o,
-        rows,
-        step,
+        x=x,
+        o=o,
+        rows=rows,
+        step=step,
         clip=clip,
         known=known,
         x1=x1,

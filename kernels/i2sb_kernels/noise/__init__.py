@@ -24,7 +24,7 @@ def noise_fill(out: Any, seed: int, first: int = 0, row: int = 0, purpose: int =
     """Fill `out` with elements first .. first + size - 1 of a stream of noise.
 
     Args:
-        out: float32, contiguous, any shape; a NumPy array, or a PyTorch tensor on a GPU.
+        out: float32, contiguous, any shape; a NumPy array or a PyTorch tensor.
         seed: 0 .. 2^64 - 1.
         first: 0 .. 2^64 - 1 - size.
         row: the plan row, 0 .. 2^32 - 1.
@@ -36,7 +36,7 @@ def noise_fill(out: Any, seed: int, first: int = 0, row: int = 0, purpose: int =
     The twins agree to 1e-6 max(1, |z|). Philox: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 
     """
-    dispatch.twin("noise", out).noise_fill(out, seed, first, row, purpose)
+    dispatch.call("noise", "noise_fill", out, out=out, seed=seed, first=first, row=row, purpose=purpose)
 
 
 __all__ = ["Purpose", "noise_fill"]
