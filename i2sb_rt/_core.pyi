@@ -63,6 +63,10 @@ class Engine:
     @staticmethod
     def callback(predict: Callable[[F32, F32], F32]) -> Engine:
         """`predict(x [B,Cin,H,W], t [B]) -> out [B,Cout,H,W]`, float32; x and t are valid during the call only."""
+    @staticmethod
+    def whole(sample: Callable[..., tuple[F32, F32 | None]]) -> Engine:
+        """An engine that runs whole plans: `sample(x, rows, *, x1, clip, known, cond, mask, seeds, draws, trajectory,
+        tile, overlap, network_batch, on_row) -> (x, trajectory or None)`, as `sample` below; on_row(row) -> stop?"""
     @property
     def precision(self) -> str:
         """fp32 or bf16; "callback" for a callback engine."""

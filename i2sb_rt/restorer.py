@@ -36,8 +36,9 @@ def load(
 ) -> Restorer:
     """Load a model and make it ready to restore.
 
-    name_or_path: a model that comes with the package, or an .onnx file. engine: auto, native (OpenVINO) or torch;
-    `Restorer.engine_name` tells which one it became. threads: None is one a core. precision: auto, fp32 or bf16.
+    name_or_path: a model that comes with the package, or an .onnx file. engine: auto, native (OpenVINO), torch or
+    cuda; `Restorer.engine_name` tells which one it became. threads: None is one a core. precision: auto, fp32, bf16, on
+    a GPU also tf32 or fp16.
     jobs: images of a list, or from several threads, that are at work at once; the threads are shared out among them.
     Raises ModelFileError, DeviceError, and UsageError for values that are none of these.
     """
@@ -79,12 +80,12 @@ class Restorer:
 
     @property
     def engine_name(self) -> str:
-        """Which engine runs the network: native or torch."""
+        """Which engine runs the network: native, torch or cuda."""
         return self.engine.name
 
     @property
     def precision(self) -> str:
-        """What the network is computed in: fp32 or bf16."""
+        """What the network is computed in: fp32, bf16, tf32 or fp16."""
         return self.engine.precision
 
     def restore(

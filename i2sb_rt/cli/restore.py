@@ -23,7 +23,10 @@ def add_parser(subparsers: Any) -> None:
     tiles.add_argument("--tile-overlap", type=int, metavar="N", help="overlap of tiles (default: the model's own)")
     tiles.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     tiles.add_argument("--jobs", type=int, metavar="N", help="images at work at once (default: by images and threads)")
-    tiles.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="(default: auto)")
+    tiles.add_argument("--engine", choices=("auto", "native", "torch", "cuda"), default="auto", help="(default: auto)")
+    tiles.add_argument(
+        "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto", help="(default: auto)"
+    )
     tiles.add_argument(
         "--max-pixels", type=_count, default=128_000_000, metavar="N", help="refuse larger images, e.g. 4M (128M)"
     )
@@ -38,8 +41,10 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from i2sb_rt.cli.restore_run import run
+    from i2sb_rt.cli.stop import nothing_to_stop
 
+    with nothing_to_stop():
+        from i2sb_rt.cli.restore_run import run
     return run(options)
 
 

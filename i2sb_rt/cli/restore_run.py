@@ -70,7 +70,7 @@ def _restore_all(options: argparse.Namespace, jobs: list[Job], stop: Stop) -> in
     at_once = options.jobs
     if at_once is None:
         at_once = default_jobs(len(jobs), options.threads or cores())
-    restorer = load(options.model, threads=options.threads, precision=options.precision, jobs=at_once)
+    restorer = load(options.model, options.engine, options.threads, options.precision, at_once)
     run = _Run(options, restorer, stop, Report(len(jobs), options.json, options.quiet))
     for outcome in in_order(run.process, jobs, min(at_once, len(jobs))):
         if outcome is not None:

@@ -1,4 +1,4 @@
-"""What runs the network for the native loop: OpenVINO, or PyTorch where that is what there is."""
+"""What runs the network: OpenVINO or PyTorch for the native loop, or a GPU with a loop of its own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from i2sb_rt.engines.native import NativeEngine, openvino_library
 from i2sb_rt.errors import UsageError
 
 MAX_JOBS: Final = 256
+PRECISIONS: Final = {
+    "native": ("auto", "fp32", "bf16"),
+    "torch": ("auto", "fp32", "bf16"),
+    "cuda": ("auto", "fp32", "tf32", "bf16", "fp16"),
+}
 
 
 class Engine(Protocol):
-    """A network ready to run. name: native or torch; precision: fp32 or bf16; core: what the native loop calls."""
+    """A network ready to run. name: native, torch or cuda; precision: that of its sums; core: what the core calls."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -27,23 +32,39 @@ class Engine(Protocol):
 def open_engine(
     path: Path, model: _core.Model, engine: str, threads: int | None, precision: str, jobs: int = 1
 ) -> Engine:
-    """Open a model's network with the named engine; "auto" takes OpenVINO where it is installed, else PyTorch.
+    """Open a model's network with the named engine.
 
-    threads: of all jobs together, None is one a core. jobs: network calls that may run at once; PyTorch runs one.
-    Raises UsageError for unknown names, DeviceError where the engine cannot run.
+    "auto" takes a GPU where PyTorch and Triton have one, else OpenVINO where it is installed, else PyTorch.
+    threads: of all jobs together, None is one a core. jobs: network calls that may run at once; only OpenVINO runs
+    several. Raises UsageError for unknown names, DeviceError where the engine cannot run.
     """
-    if precision not in ("auto", "fp32", "bf16"):
-        raise UsageError(f"precision is auto, fp32 or bf16, not {precision!r}")
     if threads is not None and threads < 1:
         raise UsageError(f"threads is at least 1, not {threads}")
     if not 1 <= jobs <= MAX_JOBS:
         raise UsageError(f"jobs lies in 1 .. {MAX_JOBS}, not {jobs}")
     if engine == "auto":
-        engine = "native" if openvino_library() or importlib.util.find_spec("torch") is None else "torch"
+        engine = _best()
+    if precision not in PRECISIONS.get(engine, (precision,)):
+        raise UsageError(f"precision is {' or '.join(PRECISIONS[engine])} for the engine {engine}, not {precision!r}")
     if engine == "native":
         return NativeEngine(model, threads, precision, jobs)
     if engine == "torch":
         from i2sb_rt.engines.torch import TorchEngine
 
         return TorchEngine(path, threads, precision)
-    raise UsageError(f"engine is auto, native or torch, not {engine!r}")
+    if engine == "cuda":
+        from i2sb_rt.engines.cuda import CudaEngine
+
+        return CudaEngine(path, precision)
+    raise UsageError(f"engine is auto, {', '.join(PRECISIONS)}, not {engine!r}")
+
+
+def _best() -> str:
+    """Return the fastest engine that is here; PyTorch is not imported on machines without a GPU."""
+    has_torch = importlib.util.find_spec("torch") is not None
+    if has_torch and Path("/dev/nvidiactl").exists() and importlib.util.find_spec("triton") is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            return "cuda"
+    return "native" if openvino_library() or not has_torch else "torch"

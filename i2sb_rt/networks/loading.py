@@ -3,14 +3,13 @@
 import os
 
 import torch
-from torch import nn
 
 from i2sb_rt.errors import ModelFileError
 from i2sb_rt.model_file import load_weights, read_info
 from i2sb_rt.networks.unet import UNet
 
 
-def load_network(path: str | os.PathLike[str]) -> nn.Module:
+def load_network(path: str | os.PathLike[str]) -> UNet:
     """Build the network of a model file (.safetensors or .onnx) with its weights, in float32, in evaluation mode.
 
     Raises ModelFileError for a file that `read_info` or `load_weights` refuses, and where its weights are not those

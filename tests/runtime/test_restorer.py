@@ -190,7 +190,14 @@ def test_says_what_it_runs_on(toy: Restorer, toy_path: Path) -> None:
 
 
 def test_refuses_unknown_engines_models_and_numbers(toy_path: Path, tmp_path: Path) -> None:
-    for options in ({"engine": "cuda"}, {"precision": "fp8"}, {"threads": 0}, {"jobs": 0}, {"jobs": 257}):
+    for options in (
+        {"engine": "vulkan"},
+        {"engine": "native", "precision": "fp16"},
+        {"precision": "fp8"},
+        {"threads": 0},
+        {"jobs": 0},
+        {"jobs": 257},
+    ):
         with pytest.raises(UsageError):
             load(toy_path, **options)
     broken = tmp_path / "broken.onnx"

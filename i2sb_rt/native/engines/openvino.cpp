@@ -238,7 +238,7 @@ i2sb_status i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_op
     i2sb::require(model && engine, "model or engine is NULL");
     i2sb::require_struct(options, "options");
     auto made = std::make_unique<i2sb::openvino::Engine>(*model, *options);
-    *engine = {sizeof *engine, made.release(), i2sb::openvino::predict, i2sb::openvino::free_engine};
+    *engine = {sizeof *engine, made.release(), i2sb::openvino::predict, i2sb::openvino::free_engine, nullptr};
   });
 }
 

@@ -112,6 +112,8 @@ I2SB_API i2sb_status i2sb_model_tensor_at(const i2sb_model* model, int32_t index
 
 /* ---- engines ---------------------------------------------------------------------------------------------------- */
 
+struct i2sb_sample_params;
+
 /* An inference engine, as a table of functions. One is used by one thread at a time, unless its maker says more. */
 typedef struct i2sb_engine {
   uint32_t struct_size;
@@ -120,6 +122,10 @@ typedef struct i2sb_engine {
   i2sb_status (*predict)(void* self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height,
                          int32_t width, const float* x, const float* t, float* out, i2sb_error* error);
   void (*free)(void* self); /* may be NULL */
+  /* NULL, or runs a whole plan where the engine computes; predict may then be NULL. x [B,C,H,W] begins as the first
+   * state and ends as the result; params.start and params.out are not looked at. Both structs have been checked. */
+  i2sb_status (*sample)(void* self, const i2sb_plan* plan, const struct i2sb_sample_params* params, float* x,
+                        i2sb_error* error);
 } i2sb_engine;
 
 typedef struct i2sb_openvino_options {

@@ -45,8 +45,8 @@ void run(Observer& observer, Body&& body) {
     status = body(&error);
   }
   if (status == I2SB_OK) return;
-  if (const std::exception_ptr raised = std::exchange(callback_exception(), nullptr)) std::rethrow_exception(raised);
   if (observer.raised) std::rethrow_exception(observer.raised);
+  if (const std::exception_ptr raised = std::exchange(callback_exception(), nullptr)) std::rethrow_exception(raised);
   raise(status, error);
 }
 

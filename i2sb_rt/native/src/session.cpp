@@ -49,7 +49,7 @@ int draws_of(const i2sb_plan& plan, bool mask) {
 
 void check(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p) {
   require_struct(&engine, "engine");
-  require(engine.predict != nullptr, "engine.predict is NULL");
+  require(engine.predict != nullptr || engine.sample != nullptr, "engine.predict is NULL");
   check_plan(plan);
   require_struct(&p, "params");
   require(p.batch >= 1 && p.channels >= 1 && p.height >= 1 && p.width >= 1 && p.cond_channels >= 0,
@@ -69,6 +69,15 @@ void check(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_p
   if (p.draws && p.draw_count != drawn)
     fail(I2SB_ERROR_ARGUMENT, "this plan draws noise " + std::to_string(drawn) + " times, " +
                                   std::to_string(p.draw_count) + " recorded draws were given");
+}
+
+void check_status(i2sb_status status, const i2sb_error& error) {
+  if (status != I2SB_OK) fail(status, error.message[0] ? error.message : "the engine failed without a reason");
+}
+
+void check_finite(const float* x, size_t count) {
+  if (!std::all_of(x, x + count, [](float value) { return std::isfinite(value); }))
+    fail(I2SB_ERROR_NONFINITE, "the result holds values that are not finite: the network or its precision failed");
 }
 
 // Runs the network on the state: whole images or tiles of them, in groups of the network's batch.
@@ -143,7 +152,7 @@ class Network {
     i2sb_error error{};
     const i2sb_status status = engine_.predict(engine_.self, group_, p_.channels + p_.cond_channels, p_.channels,
                                                height_, width_, inputs, times_.data(), outputs, &error);
-    if (status != I2SB_OK) fail(status, error.message[0] ? error.message : "the engine failed without a reason");
+    check_status(status, error);
   }
 
   const i2sb_engine& engine_;
@@ -169,8 +178,9 @@ void check_plan(const i2sb_plan& plan) {
 
 bool reads_x1(const i2sb_plan& plan, bool mask) { return mask || any_row(plan, I2SB_COL_C); }
 
-void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p, float* x) {
-  check(engine, plan, p);
+namespace {
+
+void run(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p, float* x) {
   const size_t image = static_cast<size_t>(p.channels) * p.height * p.width, total = image * p.batch;
   const bool two_back = any_row(plan, I2SB_COL_E), history = two_back || any_row(plan, I2SB_COL_D);
   const std::unique_ptr<float[]> o = std::make_unique_for_overwrite<float[]>(total);
@@ -214,9 +224,18 @@ void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_
                     trajectory.data() + (static_cast<size_t>(b) * plan.row_count + (plan.row_count - 1 - row)) * image);
     watch.done(I2SB_PHASE_STEP, row);
   }
-  if (!std::all_of(x, x + total, [](float value) { return std::isfinite(value); }))
-    fail(I2SB_ERROR_NONFINITE, "the result holds values that are not finite: the network or its precision failed");
+  check_finite(x, total);
   std::copy(trajectory.begin(), trajectory.end(), p.trajectory);
+}
+
+}  // namespace
+
+void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p, float* x) {
+  check(engine, plan, p);
+  if (!engine.sample) return run(engine, plan, p, x);
+  i2sb_error error{};
+  check_status(engine.sample(engine.self, &plan, &p, x, &error), error);
+  check_finite(x, static_cast<size_t>(p.batch) * p.channels * p.height * p.width);
 }
 
 }  // namespace i2sb

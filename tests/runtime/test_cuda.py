@@ -1,0 +1,176 @@
+"""The loop of GPUs, on a GPU where there is one, else on the CPU, where the kernels' other twins run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from i2sb_export.onnx import export_onnx
+from i2sb_rt import Plan, Restorer, Schedule, _core, load
+from i2sb_rt.engines.cuda import CudaEngine, Loop
+from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError
+from i2sb_rt.model_file import ModelInfo, save_safetensors
+from i2sb_rt.networks import UNet
+
+F32 = NDArray[np.float32]
+U8 = NDArray[np.uint8]
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+GOLDEN = np.load(Path(__file__).parents[1] / "data" / "sampling.npz")
+CASES = sorted({key.removesuffix("/x1") for key in GOLDEN.files if key.endswith("/x1")})
+
+
+class GoldenNetwork:
+    """The network of the golden runs, with the ways of a folded one: NHWC, its time from a table."""
+
+    def __init__(self, channels: int) -> None:
+        self.dtype, self.patch, self.in_width, self.capacity = torch.float32, 1, channels, 0
+        self.step = torch.zeros(1, dtype=torch.int32, device=DEVICE)
+        self.times = torch.zeros(0, device=DEVICE)
+
+    def set_times(self, times: Tensor) -> bool:
+        moved = len(times) > self.capacity
+        if moved:
+            self.capacity = len(times)
+            self.times = torch.zeros(self.capacity, device=DEVICE)
+        self.times[: len(times)] = times.to(DEVICE)
+        return moved
+
+    def __call__(self, x: Tensor) -> Tensor:
+        time = self.times.index_select(0, self.step.long())
+        return 0.4 * x + 0.15 * torch.sin(3 * x) + 0.1 * torch.roll(x, 1, 2) + 2e-4 * time
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_reproduces_the_published_trajectories(case: str) -> None:
+    bridge, calls, kind = case.split("/")
+    nfe, beta_max = int(calls.removeprefix("nfe")), float(bridge.split("betamax")[1])
+    plan = Plan.posterior(Schedule(1000, beta_max), nfe, ot_ode="ode" in kind, clip="clip" in kind)
+    given = {name: GOLDEN[f"{case}/{name}"] for name in ("noises", "mask") if f"{case}/{name}" in GOLDEN}
+    x1 = GOLDEN[f"{case}/x1"]
+    loop = Loop(GoldenNetwork(x1.shape[1]))  # type: ignore[arg-type]
+    _, path = loop.run(
+        x1, plan.rows, x1=x1, clip=plan.clip, known=plan.known, mask=given.get("mask"), draws=given.get("noises"),
+        trajectory=True,
+    )  # fmt: skip
+    wanted = GOLDEN[f"{case}/trajectory"]
+    assert path is not None
+    np.testing.assert_allclose(path[:, : wanted.shape[1]], wanted, rtol=0, atol=2e-5 if nfe <= 10 else 1e-4)
+
+
+def save_model(path: Path, info: ModelInfo, **config: Any) -> None:
+    """A small U-Net whose every layer counts, exported as the shipped models are."""
+    network_config = {
+        "image_size": 32, "in_channels": 6 if info.cond_x1 else 3, "out_channels": 3, "model_channels": 16,
+        "num_res_blocks": 1, "channel_mult": [1, 2], "patch": 2, "attention": False, **config,
+    }  # fmt: skip
+    torch.manual_seed(3)
+    network = UNet(**network_config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    save_safetensors(path.with_suffix(".safetensors"), weights, replace(info, network=network_config))
+    export_onnx(path.with_suffix(".safetensors"), path, "fp32")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, toy_info: ModelInfo) -> Path:
+    """Model files: plain.onnx, with attention, and cond.onnx, which sees x1."""
+    folder = tmp_path_factory.mktemp("models")
+    save_model(folder / "plain.onnx", toy_info, attention_resolutions=[2], attention=True, num_head_channels=8)
+    cond = {"in_channels": 6, "out_channels": 3, "channel_mult": [1, 2], "patch": 2}
+    save_model(folder / "cond.onnx", replace(toy_info, cond_x1=True, network=cond))
+    return folder
+
+
+def pair(path: Path) -> tuple[Restorer, Restorer]:
+    """The same model in the native loop with PyTorch, and in the loop of GPUs, both in fp32."""
+    plain, ours = load(path, engine="torch"), load(path, engine="torch")
+    ours.engine = CudaEngine(path, "fp32", DEVICE)
+    return plain, ours
+
+
+@pytest.mark.parametrize("name", ["plain.onnx", "cond.onnx"])
+@pytest.mark.parametrize(
+    "options",
+    [{"nfe": 1, "sampler": "ode"}, {"nfe": 5}, {"nfe": 3, "tile": 32, "overlap": 16}, {"nfe": 12, "seed": 2**64 - 1}],
+)
+def test_restores_as_the_native_loop(folder: Path, photo: U8, options: dict[str, Any], name: str) -> None:
+    plain, ours = pair(folder / name)
+    hole = np.zeros(photo.shape[:2], np.uint8)
+    hole[5:20, 9:30] = 1
+    for mask in (None, hole):
+        wanted, found = (each.restore(photo, mask=mask, **options) for each in (plain, ours))
+        assert (wanted != photo).mean() > (0.5 if mask is None else 0.1)
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+        assert (found == wanted).mean() > 0.999
+
+
+def test_plans_of_every_column_and_company(folder: Path) -> None:
+    plain, ours = pair(folder / "plain.onnx")
+    rng = np.random.default_rng(0)
+    x1 = rng.uniform(-1, 1, (3, 3, 16, 24)).astype(np.float32)
+    mask = (rng.random((3, 1, 16, 24)) < 0.5).astype(np.float32)
+    for columns in ("", "c", "d", "de", "cs", "desr"):
+        rows = np.zeros((4, 10), np.float32)
+        rows[:, [0, 1, 2, 3, 4]] = rng.uniform(-0.5, 0.5, (4, 5))
+        rows[:, 0] = [99, 60, 30, 1]
+        for column in columns:
+            rows[:, "tpqabcdesr".index(column)] = rng.uniform(0.05, 0.2, 4)
+        for known in ("renew", "x0"):
+            options: dict[str, Any] = {"mask": mask, "known": known, "seeds": [1, 2, 2**64 - 3], "clip": True}
+            wanted = _core.sample(plain.engine.core, rows, x1, **options)
+            np.testing.assert_allclose(_core.sample(ours.engine.core, rows, x1, **options), wanted, atol=2e-5)
+            states = [_core.sample(each.engine.core, rows, x1, trajectory=True, **options) for each in (plain, ours)]
+            np.testing.assert_allclose(states[1], states[0], atol=2e-5)
+
+
+def test_an_image_does_not_depend_on_its_company_with_a_bucket(folder: Path) -> None:
+    _, ours = pair(folder / "plain.onnx")
+    loop = ours.engine._loop  # type: ignore[attr-defined]
+    loop.bucket = 4
+    x1 = np.random.default_rng(1).uniform(-1, 1, (7, 3, 16, 16)).astype(np.float32)
+    rows, seeds = ours.plan(3).rows, list(range(7))
+    together, _ = loop.run(x1, rows, x1=x1, seeds=seeds)
+    for k in (6, 0, 3):
+        alone, _ = loop.run(x1[k : k + 1], rows, x1=x1[k : k + 1], seeds=seeds[k : k + 1])
+        np.testing.assert_array_equal(alone[0], together[k])
+
+
+def test_sizes_plans_and_options_may_follow_each_other(folder: Path, photo: U8) -> None:
+    plain, ours = pair(folder / "plain.onnx")
+    for nfe, image in ((2, photo), (9, photo[:20]), (1, photo), (40, photo[:, :9]), (2, photo), (40, photo[:, :9])):
+        wanted, found = (each.restore(image, nfe=nfe, seed=nfe) for each in (plain, ours))
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")
+def test_a_missing_gpu_is_told(folder: Path) -> None:
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        load(folder / "plain.onnx", engine="cuda")
+
+
+def test_a_run_can_be_stopped_and_faults_are_told(folder: Path, photo: U8) -> None:
+    _, ours = pair(folder / "plain.onnx")
+    wanted, seen = ours.restore(photo, nfe=5), []
+
+    def observe(phase: str, row: int, *_: int) -> bool:
+        if phase == "network":
+            seen.append(row)
+        return row == 2
+
+    with pytest.raises(CancelledError):
+        ours.restore(photo, nfe=5, observer=observe)
+    assert seen == [0, 1, 2]
+    np.testing.assert_array_equal(ours.restore(photo, nfe=5), wanted)
+    head = ours.engine._loop.network.head  # type: ignore[attr-defined]
+    head.own = head.own * float("nan")
+    with pytest.raises(NonFiniteError):
+        ours.restore(photo[:16], nfe=2)
