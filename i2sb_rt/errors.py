@@ -47,7 +47,7 @@ class ImageMissingError(ImageError):
 
 
 class ImageFormatError(ImageError):
-    """The file is not of a kind that can be restored: another format, animated, 16 bits a channel."""
+    """The file is not of a kind that can be restored: another format, animated, 16 bits a channel; or misnamed."""
 
     code = "image_format"
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from i2sb_rt.decoders import blaming, decode, kind_of, plain
 from i2sb_rt.errors import (
     ImageBrokenError,
     ImageFormatError,
@@ -41,17 +42,7 @@ FORMATS: Final = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-_SIGNATURES: Final = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"RIFF", "WEBP"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-)
 _ORIENTATION: Final = 0x0112
-_BITS_PER_SAMPLE: Final = 258
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,20 +74,35 @@ class Picture:
 
 
 def read(source: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a PNG, JPEG, WebP or TIFF; what the file holds decides, not its name.
+    """Read a PNG, JPEG, WebP or TIFF; a name that ends as that of another of them is refused.
 
-    source: a path or an open, seekable file. The size is checked before any pixel is decoded.
+    source: a path or an open file. The size is checked before any pixel is decoded.
     Raises ImageMissingError, ImageFormatError, ImageTooLargeError, ImageBrokenError, OutOfMemoryError.
     """
-    if not isinstance(source, Path):
-        return _read_open(source, "standard input", max_pixels)
+    name = str(source) if isinstance(source, Path) else "standard input"
     try:
-        if source.exists() and not source.is_file():
-            raise ImageMissingError(f"{source} is not a file")
-        with source.open("rb") as file:
-            return _read_open(file, str(source), max_pixels)
-    except OSError as error:
-        raise ImageMissingError(f"{source} cannot be read: {error.strerror or error}") from error
+        if not isinstance(source, Path):
+            data = _contents(source, name, max_pixels)
+        elif source.exists() and not (source.is_file() or source.is_dir()):
+            raise ImageMissingError(f"{name} is not a file")
+        else:
+            with source.open("rb") as file:
+                data = _contents(file, name, max_pixels)
+    except IsADirectoryError as error:
+        raise ImageMissingError(f"{name} is a folder, not a file") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise ImageMissingError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{name} does not fit into memory") from error
+    if not data:
+        raise ImageBrokenError(f"{name} is empty")
+    kind = kind_of(data)
+    if kind is None:
+        raise ImageFormatError(f"{name} is not a PNG, JPEG, WebP or TIFF image")
+    if isinstance(source, Path):
+        _refuse_misnamed(source, kind)
+    with blaming(name, kind):
+        return from_pil(decode(data, kind, name, max_pixels), name)
 
 
 def from_pil(image: Image.Image, name: str = "the image") -> Picture:
@@ -106,7 +112,7 @@ def from_pil(image: Image.Image, name: str = "the image") -> Picture:
     """
     if image.mode.startswith(("I", "F")):
         raise ImageFormatError(f"{name} has more than 8 bits a channel (mode {image.mode}), which is not yet supported")
-    icc = image.info.get("icc_profile")
+    icc = _profile(image)
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = image.mode in ("1", "L", "LA", "La")
     upright = _upright(image)
@@ -196,68 +202,28 @@ def write_bytes(data: bytes, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_bytes(data)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    except FileExistsError as error:
+        raise OutputError(f"{path} cannot be written: {path.parent} is not a folder") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise OutputError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _read_open(file: IO[bytes], name: str, max_pixels: int) -> Picture:
-    """Read an open file. Decoders meet hostile bytes here, so whatever they raise means that the file is broken."""
-    head = file.read(32)
-    kind = next((kind for signature, kind in _SIGNATURES if head.startswith(signature)), None)
-    if not head:
-        raise ImageBrokenError(f"{name} is empty")
-    if kind is None or (kind == "WEBP" and head[8:12] != b"WEBP"):
-        raise ImageFormatError(f"{name} is not a PNG, JPEG, WebP or TIFF image")
-    file.seek(0)
-    try:
-        image = _open(file, kind)
-        pixels = image.width * image.height
-        if pixels > max_pixels:
-            raise ImageTooLargeError(
-                f"{name} has {pixels} pixels ({image.width}x{image.height}), more than the limit of {max_pixels}"
-            )
-        _refuse_unsupported(image, head, name)
-        image.load()
-        return from_pil(image, name)
-    except (ImageFormatError, ImageTooLargeError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise ImageTooLargeError(f"{name} has more pixels than PIL.Image.MAX_IMAGE_PIXELS allows") from error
-    except MemoryError as error:
-        raise OutOfMemoryError(f"{name} does not fit into memory") from error
-    except Exception as error:
-        raise ImageBrokenError(f"{name} is a damaged or truncated {kind} file: {error}") from error
+def _contents(file: IO[bytes], name: str, max_pixels: int) -> bytes:
+    """Read a file to its end, once: what others do to it meanwhile cannot then hurt a decoder."""
+    limit, pieces = 64 * 2**20 + 8 * max_pixels, io.BytesIO()
+    while piece := file.read(2**20):
+        if pieces.tell() + len(piece) > limit:
+            raise ImageTooLargeError(f"{name} is longer than {limit} bytes, the limit for {max_pixels} pixels")
+        pieces.write(piece)
+    return pieces.getvalue()
 
 
-def _open(file: IO[bytes], kind: str) -> Image.Image:
-    """Open with the one decoder for this kind; `Image.open` would try others and hold its own cap on the size."""
-    if kind == "PNG":
-        from PIL.PngImagePlugin import PngImageFile
-
-        return PngImageFile(file)
-    if kind == "JPEG":
-        from PIL.JpegImagePlugin import jpeg_factory
-
-        return jpeg_factory(file)
-    if kind == "WEBP":
-        from PIL.WebPImagePlugin import WebPImageFile
-
-        return WebPImageFile(file)
-    from PIL.TiffImagePlugin import TiffImageFile
-
-    return TiffImageFile(file)
-
-
-def _refuse_unsupported(image: Image.Image, head: bytes, name: str) -> None:
-    """Refuse what Pillow would silently reduce: more than 8 bits a channel, and all but the first of several frames."""
-    tags = getattr(image, "tag_v2", {})
-    bits = head[24] if image.format == "PNG" else max(tags.get(_BITS_PER_SAMPLE, (8,)))
-    if bits > 8:
-        raise ImageFormatError(f"{name} has {bits} bits a channel, which is not yet supported; convert it to 8 bits")
-    if getattr(tags, "next", 0):
-        raise ImageFormatError(f"{name} holds several pages, which is not supported; split it into files")
-    if image.format != "MPO" and getattr(image, "is_animated", False):
-        raise ImageFormatError(f"{name} is animated, which is not supported; split it into frames")
+def _refuse_misnamed(path: Path, kind: str) -> None:
+    """Refuse a name that ends as that of another format; one that tells no format says nothing wrong."""
+    if FORMATS.get(path.suffix.lower(), kind) != kind:
+        ending = next(ending for ending, written in FORMATS.items() if written == kind)
+        right = path.with_suffix(ending).name
+        raise ImageFormatError(f"{path} holds a {plain(kind)} image; name it {right} or convert it")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -267,6 +233,12 @@ def _upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(_ORIENTATION)
     transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if transpose is None else image.transpose(transpose)
+
+
+def _profile(image: Image.Image) -> bytes | None:
+    """Return the colour profile; what a damaged TIFF has in its place may be of any type."""
+    icc = image.info.get("icc_profile")
+    return icc if isinstance(icc, bytes) and icc else None
 
 
 def _cmyk_to_rgb(image: Image.Image, icc: bytes | None) -> Image.Image:

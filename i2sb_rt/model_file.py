@@ -116,7 +116,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     On any failure the new file is removed and `path` stays as it was. Raises OSError where the folder is not writable.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # short, as the target's name may be of any length
     try:
         temporary.touch(exist_ok=False)
         yield temporary

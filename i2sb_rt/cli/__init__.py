@@ -20,16 +20,21 @@ Subparsers = Any  # argparse has no public name for what add_subparsers returns
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; `argv` is sys.argv[1:] by default."""
+    from i2sb_rt.cli import stdout
+
+    if sys.stderr is None:  # closed, and `print` would take standard output in its place
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _run(arguments)
-        sys.stdout.flush()
+        with stdout.checked():
+            if sys.stdout is not None:
+                sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone: say nothing more, not even when Python flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
+        stdout.drop()
         return 141
     except Exception as error:
         return _report_failure(error)
@@ -66,8 +71,9 @@ def _run(arguments: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else int(Exit.USAGE)
     if options.version:
         from i2sb_rt import __version__
+        from i2sb_rt.cli import stdout
 
-        print(__version__)
+        stdout.say(__version__)
         return int(Exit.OK)
     if options.command is None:
         parser.print_help(sys.stderr)

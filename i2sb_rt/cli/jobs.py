@@ -30,6 +30,14 @@ class Job:
         """The output, for messages."""
         return "-" if self.target is None else str(self.target)
 
+    @property
+    def has_output(self) -> bool:
+        """Whether the output is there already; one whose name is too long, or may not be looked for, is not."""
+        try:
+            return self.target is not None and self.target.exists()
+        except OSError:
+            return False
+
 
 def plan_jobs(inputs: list[str], output: str, overwrite: bool = False) -> list[Job]:
     """Pair every input with an output.
@@ -41,6 +49,8 @@ def plan_jobs(inputs: list[str], output: str, overwrite: bool = False) -> list[J
     """
     if not inputs:
         raise UsageError("no input is given: name files, folders, or - for standard input")
+    if any("\0" in text for text in (*inputs, output)):
+        raise UsageError("a zero byte stands in a file's name")
     if "-" in inputs:
         jobs = [_stdin_job(inputs, output)]
     elif output == "-":
@@ -86,10 +96,18 @@ def _found(inputs: list[str], skip: Path | None) -> list[tuple[Path, Path]]:
 
 def _is_folder(inputs: list[str], output: str) -> bool:
     """Whether the output is meant as a folder: it is one, ends in a slash, or has no ending and so names no format."""
-    if Path(output).is_dir() or output.endswith(os.sep):
+    if _is_dir(Path(output)) or output.endswith(os.sep):
         return True
     suffix = Path(output).suffix.lower()
-    return suffix not in FORMATS and (not suffix or len(inputs) > 1 or Path(inputs[0]).is_dir())
+    return suffix not in FORMATS and (not suffix or len(inputs) > 1 or _is_dir(Path(inputs[0])))
+
+
+def _is_dir(path: Path) -> bool:
+    """Whether it is a folder; a path that cannot be one, as it is too long or not to be looked at, is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _files(inputs: list[str], skip: Path | None) -> Iterator[tuple[Path, Path]]:
@@ -105,24 +123,38 @@ def _files(inputs: list[str], skip: Path | None) -> Iterator[tuple[Path, Path]]:
 
 def _matches(text: str, skip: Path | None) -> Iterator[tuple[Path, Path]]:
     path = Path(text)
-    if path.is_dir():
+    if _is_dir(path):
         yield from _walk(path, skip)
-    elif set(text) & set("*?[") and not path.exists():
-        for match in sorted(glob.glob(text, recursive=True)):  # noqa: PTH207 (Path.glob takes no absolute patterns)
-            if Path(match).is_file():
-                yield Path(match), Path(Path(match).name)
+    elif set(text) & set("*?[") and not os.path.lexists(path):
+        yield from ((match, Path(match.name)) for match in sorted(_glob(path)) if not _is_dir(match))
     else:  # also a file that is missing: that it is shall be told like any other failure
         yield path, Path(path.name)
 
 
+def _glob(pattern: Path) -> Iterator[Path]:
+    """Yield what a pattern matches. `**` is walked here: the glob module follows links, which may lead in circles."""
+    if "**" not in pattern.parts:
+        yield from map(Path, glob.iglob(str(pattern)))  # noqa: PTH207 (Path.glob takes no absolute patterns)
+        return
+    place = pattern.parts.index("**")
+    head, tail = Path(*pattern.parts[:place]), Path(*(pattern.parts[place + 1 :] or ["*"]))
+    for top in _glob(head):
+        for parent, folders, _ in os.walk(top):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _glob(Path(glob.escape(parent)) / tail)
+
+
 def _walk(folder: Path, skip: Path | None) -> Iterator[tuple[Path, Path]]:
-    """Yield the images below a folder in sorted order."""
+    """Yield the images below a folder in sorted order, and then the folders that cannot be listed, to be told of."""
     skipped = None if skip is None or _identity(skip) == _identity(folder) else _identity(skip)
-    for parent, folders, names in os.walk(folder):
+    closed: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = sorted(name for name in folders if _identity(Path(parent, name)) != skipped)
         for name in sorted(names):
             if Path(name).suffix.lower() in FORMATS:
                 yield Path(parent, name), Path(parent, name).relative_to(folder)
+    for path in closed:
+        yield path, path.relative_to(folder) if path != folder else Path(path.name or "folder")
 
 
 def _folder_jobs(inputs: list[str], output: Path) -> list[Job]:

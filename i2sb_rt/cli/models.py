@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     from i2sb_rt import models
+    from i2sb_rt.cli import stdout
     from i2sb_rt.model_file import read_info
 
     found = []
@@ -31,23 +32,24 @@ def _list(options: argparse.Namespace) -> int:
         info = read_info(path)
         found.append({"name": name, "task": info.task, "bytes": path.stat().st_size, "license": info.license})
     if options.json:
-        print(json.dumps(found))
+        stdout.say(json.dumps(found))
         return 0
     for model in found:
-        print("{name:<16} {task:<16} {bytes:>12,} bytes  {license}".format(**model))
+        stdout.say("{name:<16} {task:<16} {bytes:>12,} bytes  {license}".format(**model))
     return 0
 
 
 def _info(options: argparse.Namespace) -> int:
     from i2sb_rt import models
+    from i2sb_rt.cli import stdout
     from i2sb_rt.cli.report import printable
     from i2sb_rt.model_file import read_info
 
     path = models.find(options.model)
     facts = {"path": str(path), **read_info(path).to_metadata()}
     if options.json:
-        print(json.dumps(facts))
+        stdout.say(json.dumps(facts))
         return 0
     for key, value in facts.items():
-        print(f"{key.removeprefix('i2sb.'):<15} {printable(value)}")
+        stdout.say(f"{key.removeprefix('i2sb.'):<15} {printable(value)}")
     return 0

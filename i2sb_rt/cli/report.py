@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from i2sb_rt.cli import stdout
 from i2sb_rt.errors import Exit, I2SBError
 
 
@@ -58,7 +59,7 @@ class Report:
             if error is not None:
                 self.failures.append((record["in"], error))
             if self.as_json:
-                print(json.dumps(record), flush=True)
+                stdout.say(json.dumps(record))
             self._clear()
             if error is not None:
                 print(f"i2sb-rt: {printable(str(error))}", file=sys.stderr)
@@ -71,7 +72,7 @@ class Report:
         seconds = time.monotonic() - self.begun
         if self.as_json:
             facts = {**self.counts, "seconds": round(seconds, 3), "exit_code": code}
-            print(json.dumps({"summary": facts}), flush=True)
+            stdout.say(json.dumps({"summary": facts}))
         if self.total > 1:
             if self.failures:
                 print(f"i2sb-rt: {len(self.failures)} of {self.total} failed:", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import os
 import sys
 import traceback
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from i2sb_rt.cli import stdout
 from i2sb_rt.cli.jobs import Job, plan_jobs, protect
 from i2sb_rt.cli.report import Report
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.compare import compare
-from i2sb_rt.errors import CancelledError, I2SBError, ImageTooLargeError, OutOfMemoryError, UsageError
+from i2sb_rt.errors import CancelledError, I2SBError, ImageMissingError, OutOfMemoryError, UsageError
 from i2sb_rt.image import Picture, encode, format_of, read, write, write_bytes
 from i2sb_rt.parallel import cores, default_jobs, in_order
 from i2sb_rt.restorer import Restorer, load
@@ -109,7 +109,7 @@ class _Run:
         if self.stop.signal is not None or (self.options.fail_fast and self.failed):
             return None
         record: dict[str, Any] = {"schema": 1, "in": job.source_name, "out": job.target_name}
-        if self.options.skip_existing and job.target is not None and job.target.exists():
+        if self.options.skip_existing and job.has_output:
             return {**record, "status": "skipped"}, None
         try:
             done = self._restore(job)
@@ -165,22 +165,16 @@ class _Run:
 
 
 def _read(job: Job, max_pixels: int) -> Picture:
-    """Read the input; what comes through standard input is bounded before it is read."""
-    if job.source is not None:
-        return read(job.source, max_pixels)
-    limit = 64 * 2**20 + 8 * max_pixels
-    data = sys.stdin.buffer.read(limit + 1)
-    if len(data) > limit:
-        raise ImageTooLargeError(f"standard input is longer than {limit} bytes")
-    return read(io.BytesIO(data), max_pixels)
+    if job.source is None and sys.stdin is None:
+        raise ImageMissingError("standard input is closed")
+    return read(job.source or sys.stdin.buffer, max_pixels)
 
 
 def _write(picture: Picture, job: Job) -> None:
     if job.target is not None:
         write(picture, job.target)
         return
-    sys.stdout.buffer.write(encode(picture, "PNG"))
-    sys.stdout.buffer.flush()
+    stdout.write(encode(picture, "PNG"))
 
 
 def _failure(error: Exception, job: Job) -> I2SBError:

@@ -5,12 +5,26 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+
+@contextmanager
+def nothing_to_stop() -> Iterator[None]:
+    """While entered, Ctrl-C ends the process at once: NumPy's import would take an exception for a broken install."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Stop:

@@ -1,5 +1,6 @@
 """The models that come with the package: NAME.onnx, beside its card NAME.md."""
 
+import contextlib
 from pathlib import Path
 
 from i2sb_rt.errors import ModelFileError
@@ -21,8 +22,9 @@ def find(name_or_path: str | Path) -> Path:
     if text in names():
         return _FOLDER / f"{text}.onnx"
     path = Path(name_or_path)
-    if path.is_file():
-        return path
+    with contextlib.suppress(OSError):  # such as that the name is too long
+        if path.is_file():
+            return path
     if path.suffix in (".onnx", ".safetensors"):
         raise ModelFileError(f"there is no model file {path}")
     known = ", ".join(names()) or "none"

@@ -1,5 +1,6 @@
 """Toy models that every test of the runtime may use, and a cache folder that is the tests' own."""
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from i2sb_rt import Restorer, load
 from i2sb_rt.model_file import ModelInfo
+
+sys.path.insert(0, str(Path(__file__).parent))  # for hostile_files: tests are not a package
 
 MakeModel = Callable[..., Path]
 

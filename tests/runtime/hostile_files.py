@@ -37,7 +37,9 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def png(width: int, height: int, rows: bytes, before: bytes = b"", bits: int = 8, colour: int = 2, adam7: int = 0) -> bytes:
+def png(
+    width: int, height: int, rows: bytes, before: bytes = b"", bits: int = 8, colour: int = 2, adam7: int = 0
+) -> bytes:
     """A PNG of raw rows, each after the byte of its filter; `before` are chunks before the pixels."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, adam7))
     return b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -54,20 +56,26 @@ def adam7(image: U8) -> bytes:
 def tiff(tags: dict[int, int | list[int] | bytes], body: bytes = b"", following: int = 0, order: str = "<") -> bytes:
     """A TIFF of one directory; numbers are stored as LONG. `body` begins where the tag 273 or 324 holds -1."""
     head = struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 8)
-    place = 8 + 2 + 12 * len(tags) + 4
-    sizes = {tag: len(value) if isinstance(value, bytes) else 4 * len(np.atleast_1d(value)) for tag, value in tags.items()}
-    start = place + sum(size for size in sizes.values() if size > 4)
-    entries, tail = b"", b""
+    end = 8 + 2 + 12 * len(tags) + 4
+    sizes = {
+        tag: len(value) if isinstance(value, bytes) else 4 * len(np.atleast_1d(value)) for tag, value in tags.items()
+    }
+    start = end + sum(size for size in sizes.values() if size > 4)
+    entries: list[bytes] = []
+    tails: list[bytes] = []
     for tag, value in sorted(tags.items()):
         if isinstance(value, bytes):
             data, kind, count = value, 7, len(value)
         else:
             numbers = [start if number == -1 else number for number in np.atleast_1d(value).tolist()]
             data, kind, count = struct.pack(f"{order}{len(numbers)}I", *numbers), 4, len(numbers)
-        entries += struct.pack(order + "HHI", tag, kind, count)
-        entries += data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(order + "I", place + len(tail))
-        tail += data if len(data) > 4 else b""
-    return head + struct.pack(order + "H", len(tags)) + entries + struct.pack(order + "I", following) + tail + body
+        place = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(order + "I", end)
+        entries.append(struct.pack(order + "HHI", tag, kind, count) + place)
+        if len(data) > 4:
+            tails.append(data)
+            end += len(data)
+    head += struct.pack(order + "H", len(tags))
+    return b"".join([head, *entries, struct.pack(order + "I", following), *tails, body])
 
 
 def tiff_tags(width: int, height: int, compression: int = 1, **more: Any) -> dict[int, Any]:

@@ -67,33 +67,3 @@ def test_a_signal_stops_cleanly(toy_path: Path, photo: U8, number: int, code: in
     assert b"Traceback" not in err
     assert json.loads(out)["summary"]["exit_code"] == code
     assert sorted(str(path) for path in Path().rglob("*.*")) == ["a.png", "b.png", "out/a.png"]
-
-
-def test_a_second_signal_does_not_wait() -> None:
-    script = (
-        "import time; from i2sb_rt.cli.stop import Stop\n"
-        "with Stop() as stop:\n  print('ready', flush=True)\n  stop.run(lambda: time.sleep(60))"
-    )
-    start = [sys.executable, "-c", script]
-    with subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        assert run.stdout is not None
-        assert run.stderr is not None
-        run.stdout.readline()
-        run.send_signal(signal.SIGINT)
-        assert b"once more" in run.stderr.readline()
-        run.send_signal(signal.SIGINT)
-        assert run.wait(timeout=30) == -signal.SIGINT
-
-
-def test_a_file_that_may_not_grow_leaves_nothing(toy_path: Path, photo: U8) -> None:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)).save("a.png")
-    script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000));"
-        "from i2sb_rt.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    environment = {**os.environ, "I2SB_RT_CACHE": "/nowhere"}
-    arguments = ["restore", "-n", str(toy_path), "a.png", "-o", "out/b.png"]
-    run = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, env=environment)
-    assert run.returncode == 4
-    assert b"out/b.png cannot be written: File too large" in run.stderr
-    assert list(Path("out").iterdir()) == []

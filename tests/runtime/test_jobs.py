@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,49 @@ def test_globs_and_repeats() -> None:
     assert pairs(["x/*.jpg", "x/a.jpg", "./x/../x/a.jpg"], "out") == [("x/a.jpg", "out/a.png")]
     assert pairs(["**/*.jpg"], "out")[0] == ("odd[1].jpg", "out/odd[1].png")
     assert pairs(["odd[1].jpg"], "out") == [("odd[1].jpg", "out/odd[1].png")]
+
+
+def test_patterns_follow_no_links_in_circles() -> None:
+    touch("x/a.jpg", "x/.b.jpg", "x/y/c.jpg", "x/.z/d.jpg")
+    for name in ("x/one", "x/two", "x/y/three"):
+        Path(name).symlink_to(Path("x").absolute())
+    wanted = [("x/a.jpg", "out/a.png"), ("x/y/c.jpg", "out/c.png")]
+    for pattern in ("x/**/*.jpg", "**/*.jpg", "**"):
+        assert pairs([pattern], "out") == wanted
+    here = Path().absolute()
+    assert pairs([f"{here}/**/[a-c].jpg"], "out") == [(f"{here}/{source}", target) for source, target in wanted]
+    assert pairs(["x/y/../**/c.jpg"], "out") == [("x/y/../y/c.jpg", "out/c.png")]
+    assert pairs(["x/**.jpg"], "out") == [("x/a.jpg", "out/a.png")]
+    assert pairs(["x/.*.jpg"], "out") == [("x/.b.jpg", "out/.b.png")]
+    assert pairs(["x/one/*.jpg"], "out") == [("x/one/a.jpg", "out/a.png")]
+
+
+def test_a_folder_that_cannot_be_listed_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("in/a.jpg", "in/closed/b.jpg", "in/open/c.jpg")
+    scan = os.scandir
+
+    def scandir(path: str) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert pairs(["in"], "out") == [
+        ("in/a.jpg", "out/a.png"),
+        ("in/open/c.jpg", "out/open/c.png"),
+        ("in/closed", "out/closed.png"),
+    ]
+    assert pairs(["in/closed"], "out") == [("in/closed", "out/closed.png")]
+
+
+def test_names_that_no_file_can_have() -> None:
+    touch("a.jpg")
+    for name in ("x" * 300 + ".png", "x" * 5000):
+        assert pairs([name], "out.png") == [(name, "out.png")]
+        assert not plan_jobs(["a.jpg"], f"{name}/b.png")[0].has_output
+    for inputs, output in ((["a\0.jpg"], "out.png"), (["a.jpg"], "o\0.png")):
+        with pytest.raises(UsageError, match="zero byte"):
+            plan_jobs(inputs, output)
 
 
 def test_a_missing_file_is_a_job_that_will_fail() -> None:

@@ -143,6 +143,12 @@ class Engine {
     return request;
   }
 
+  // OpenVINO changes the process's locale for a while when it reads and compiles; two at once may leave it changed.
+  static std::mutex& compiling() {
+    static std::mutex mutex;
+    return mutex;
+  }
+
   // From the bytes that were read once; weights in a second file are found beside the first one only.
   Status read_model(Model** read) const {
     const bool apart =
@@ -153,6 +159,7 @@ class Engine {
   }
 
   void compile(Network& network) {
+    const std::lock_guard alone(compiling());
     const Size& size = network.size;
     Model* read = nullptr;
     api_.check(read_model(&read), "to read the model");
