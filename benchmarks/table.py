@@ -4,18 +4,32 @@ import json
 import sys
 from pathlib import Path
 
+# Of each column its title, its key in extra_info, and how a value is written. One without a value is left out.
+COLUMNS = (
+    ("PyTorch fp32", "PyTorch fp32 / this", "{:.2f} x"),
+    ("ONNX Runtime", "ONNX Runtime / this", "{:.2f} x"),
+    ("OpenVINO by hand", "OpenVINO by hand / this", "{:.2f} x"),
+    ("of copy bandwidth", "of copy bandwidth", "{:.2f}"),
+    ("around the network", "around the network", "{:.1%}"),
+    ("load, compile", "load and compile [s]", "{:.1f} s"),
+    ("peak memory", "peak memory [GiB]", "{:.1f} GiB"),
+    ("export", "export [s]", "{:.0f} s"),
+    ("peak memory of export", "export peak memory [GiB]", "{:.1f} GiB"),
+)
+
 
 def main(path: str) -> None:
-    """Print one line a benchmark: its median, then what stood beside it, as ratios."""
+    """Print one line a benchmark: its median, what stood beside it as ratios, then what else was measured."""
     report = json.loads(Path(path).read_text())
-    cpu = report["machine_info"]["cpu"]
+    cpu, benchmarks = report["machine_info"]["cpu"], report["benchmarks"]
+    columns = [column for column in COLUMNS if any(column[1] in entry["extra_info"] for entry in benchmarks)]
     print(f"{cpu.get('brand_raw', 'unknown CPU')}, {cpu.get('count', '?')} cores, {report['datetime'][:10]}\n")
-    print("| benchmark | median | PyTorch fp32 | ONNX Runtime | of copy bandwidth |\n|---|---:|---:|---:|---:|")
-    for entry in report["benchmarks"]:
-        facts = entry["extra_info"]
-        beside = [facts.get(f"{name} / this") for name in ("PyTorch fp32", "ONNX Runtime")]
-        cells = [f"{1e3 * entry['stats']['median']:.1f} ms", *(f"{ratio:.1f} x" if ratio else "" for ratio in beside)]
-        cells.append(f"{facts['of copy bandwidth']:.2f}" if "of copy bandwidth" in facts else "")
+    print(f"| benchmark | median | {' | '.join(title for title, _, _ in columns)} |")
+    print(f"|---|---:|{'---:|' * len(columns)}")
+    for entry in benchmarks:
+        facts, median = entry["extra_info"], entry["stats"]["median"]
+        cells = [f"{1e3 * median:.1f} ms" if median < 10 else f"{median:.1f} s"]
+        cells += [shown.format(facts[key]) if key in facts else "" for _, key, shown in columns]
         print(f"| `{entry['fullname'].split('/')[-1]}` | {' | '.join(cells)} |")
 
 

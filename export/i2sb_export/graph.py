@@ -75,11 +75,13 @@ def to_proto(
     for node in graph:
         nodes.append(_plain_node(ir.to_proto(node), cast))
     shaped = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ports.items()}
-    weights = [numpy_helper.from_array(stored[name], name) for name in sorted(stored)]
-    made = helper.make_graph(nodes, title, [shaped["x"], shaped["t"]], [shaped["out"]], weights)
-    return helper.make_model(
+    made = helper.make_graph(nodes, title, [shaped["x"], shaped["t"]], [shaped["out"]])
+    model = helper.make_model(
         made, producer_name="i2sb-rt", ir_version=_IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
     )
+    for name in sorted(stored):  # last, for `helper` copies what it is given, and twice
+        model.graph.initializer.append(numpy_helper.from_array(stored[name], name))
+    return model
 
 
 def _plain_node(node: onnx.NodeProto, renamed: Mapping[str, str]) -> onnx.NodeProto:
