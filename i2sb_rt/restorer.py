@@ -14,7 +14,7 @@ from i2sb_rt import _core, models
 from i2sb_rt.engines import Engine, open_engine
 from i2sb_rt.errors import ModelFileError, UsageError, from_core
 from i2sb_rt.image import U8, Picture, from_array, from_pil, to_array, to_pil
-from i2sb_rt.model_file import ModelInfo, read_info
+from i2sb_rt.model_file import ModelInfo
 from i2sb_rt.parallel import Room, cores, in_order
 from i2sb_rt.plan import Plan
 from i2sb_rt.sampling import Seeds, seed_list
@@ -45,9 +45,9 @@ def load(
     path = models.find(name_or_path)
     if path.suffix != ".onnx":
         raise ModelFileError(f"{path}: images are restored from .onnx files; `i2sb-rt export` makes one of it")
-    info = read_info(path)
     with from_core():
         model = _core.Model(str(path))
+    info = ModelInfo.from_metadata(model.metadata, str(path))
     return Restorer(path, info, model, open_engine(path, model, engine, threads, precision, jobs), jobs, threads)
 
 

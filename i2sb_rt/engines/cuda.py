@@ -213,10 +213,9 @@ class Tiles:
 
 
 def _sources(origin: int, side: int, size: int, device: torch.device) -> Tensor:
-    """Tell which pixel of an axis each pixel of a tile is: reflected behind the end, the last one where that fails."""
+    """Tell which pixel of an axis each pixel of a tile is: reflected behind the end, the first where that ends too."""
     at = np.arange(origin, origin + side)
-    back = 2 * (size - 1) - at
-    return torch.tensor(np.where(at < size, at, np.where(back >= 0, back, size - 1))).to(device)
+    return torch.tensor(np.where(at < size, at, np.maximum(2 * (size - 1) - at, 0))).to(device)
 
 
 def _window(side: int, overlap: int) -> F32:

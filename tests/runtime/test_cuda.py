@@ -157,6 +157,13 @@ def test_a_missing_gpu_is_told(folder: Path) -> None:
         load(folder / "plain.onnx", engine="cuda")
 
 
+def test_tiles_larger_than_the_image_are_padded_as_in_the_core(folder: Path, photo: U8) -> None:
+    plain, ours = pair(folder / "plain.onnx")
+    for image in (photo[:, :9], photo[:3, :2]):
+        wanted, found = (each.restore(image, nfe=2, tile=64, overlap=16) for each in (plain, ours))
+        assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
 def test_a_run_can_be_stopped_and_faults_are_told(folder: Path, photo: U8) -> None:
     _, ours = pair(folder / "plain.onnx")
     wanted, seen = ours.restore(photo, nfe=5), []

@@ -22,6 +22,8 @@ constexpr const char* DEVICE = "CPU";
 constexpr int COMPILED_KEPT = 4;  // sizes that stay compiled, more where there are more streams
 constexpr int CACHED = 8;         // sizes an engine looks up, or else leaves, in the cache folder: weights and all
 constexpr int MAX_STREAMS = 256;
+// Bytes of a model that OpenVINO reads itself, and whose networks are not left in the cache folder.
+constexpr size_t LARGE = size_t{256} << 20;
 
 template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T*)>;
@@ -149,11 +151,13 @@ class Engine {
     return mutex;
   }
 
-  // From the bytes that were read once; weights in a second file are found beside the first one only.
+  // From the bytes that were read once. A large model is read again, for OpenVINO would copy it; weights in a second
+  // file are found beside the first one only.
   Status read_model(Model** read) const {
     const bool apart =
         std::any_of(model_.tensors.begin(), model_.tensors.end(), [](const i2sb::Tensor& t) { return t.elsewhere; });
-    if (apart) return api_.core_read_model(core_.get(), model_.path.c_str(), nullptr, read);
+    if (apart || model_.bytes.size() > LARGE)
+      return api_.core_read_model(core_.get(), model_.path.c_str(), nullptr, read);
     return api_.core_read_model_from_memory_buffer(core_.get(), model_.bytes.data(), model_.bytes.size(), nullptr,
                                                    read);
   }
@@ -180,7 +184,7 @@ class Engine {
                                      "NUM_STREAMS", streams.c_str(), "INFERENCE_NUM_THREADS", threads,
                                      "INFERENCE_PRECISION_HINT", hint, cache...);
     };
-    const bool cached = !cache_.empty() && cached_.fetch_add(1) < CACHED;
+    const bool cached = !cache_.empty() && model_.bytes.size() <= LARGE && cached_.fetch_add(1) < CACHED;
     api_.check(cached ? compile_model("CACHE_DIR", cache_.c_str()) : compile_model(), "to compile the network");
     Owned<Compiled> compiled(made, api_.compiled_model_free);
     network.x_type = port_type(*compiled, api_.compiled_model_input_by_name, "x");
