@@ -30,6 +30,20 @@ static i2sb_status predict(void* self, int32_t batch, int32_t in_channels, int32
   return *calls > 100 ? I2SB_ERROR_ENGINE : I2SB_OK;
 }
 
+/* Runs whole plans: every value becomes the number of rows, or with a negative x1 fails or is not finite. */
+static i2sb_status whole(void* self, const i2sb_plan* plan, const struct i2sb_sample_params* params, float* x,
+                         i2sb_error* error) {
+  int i;
+  (void)self;
+  if (params->x1[0] < -1) {
+    snprintf(error->message, sizeof error->message, "the device is gone");
+    return I2SB_ERROR_ENGINE;
+  }
+  for (i = 0; i < params->height * params->width; ++i)
+    x[i] = (float)plan->row_count / (params->x1[0] < 0 ? 0.0f : 1.0f);
+  return I2SB_OK;
+}
+
 static int32_t stop_after_two(void* user, const i2sb_event* event) {
   (void)event;
   return ++*(int*)user >= 2;
@@ -42,7 +56,7 @@ static int sampling(void) {
   int calls = 0, seen = 0, i;
   i2sb_error error;
   i2sb_plan plan = {sizeof plan, 5, NULL, 0, I2SB_KNOWN_IS_RENEWED};
-  i2sb_engine engine = {sizeof engine, NULL, predict, NULL};
+  i2sb_engine engine = {sizeof engine, NULL, predict, NULL, NULL};
   i2sb_sample_params params;
   CHECK(i2sb_plan_posterior(&schedule, 5, 1, rows, steps, &error) == I2SB_OK);
   CHECK(steps[0] == 0 && steps[5] == 999);
@@ -69,6 +83,17 @@ static int sampling(void) {
   calls = 100;
   CHECK(i2sb_sample(&engine, &plan, &params, &error) == I2SB_ERROR_ENGINE);
   CHECK(out[0] == 42);
+  engine.sample = whole;
+  engine.predict = NULL;
+  x1[0] = -1;
+  CHECK(i2sb_sample(&engine, &plan, &params, &error) == I2SB_ERROR_NONFINITE);
+  x1[0] = -2;
+  CHECK(i2sb_sample(&engine, &plan, &params, &error) == I2SB_ERROR_ENGINE);
+  CHECK(strcmp(error.message, "the device is gone") == 0);
+  CHECK(out[0] == 42);
+  x1[0] = 0;
+  CHECK(i2sb_sample(&engine, &plan, &params, &error) == I2SB_OK);
+  CHECK(out[0] == 5);
   params.struct_size -= 1;
   CHECK(i2sb_sample(&engine, &plan, &params, &error) == I2SB_ERROR_ARGUMENT);
   CHECK(strstr(error.message, "struct_size") != NULL);
