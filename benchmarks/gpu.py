@@ -1,4 +1,4 @@
-"""All figures of a GPU in one table: python benchmarks/gpu.py [--models adm256] [--out gpu.json].
+"""All figures of a GPU in one table: python benchmarks/gpu.py [--smoke] [--out gpu.json].
 
 Everything is checked before it is timed, and timed beside what it replaces, turn about. Needs PyTorch and Triton, and
 neither OpenVINO nor a network; run it from the source tree (`pip install --no-deps --no-build-isolation -e .`).
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from i2sb_kernels.bridge_step import bridge_step
 from i2sb_kernels.bridge_step import reference as step_reference
-from i2sb_kernels.cases import NORM_CASES, NORM_ERROR, STEP_BENCHMARKS, STEP_CASES, step_bounds
+from i2sb_kernels.cases import NORM_CASES, STEP_BENCHMARKS, STEP_CASES, norm_bounds, step_bounds
 from i2sb_kernels.group_norm_silu import group_norm_silu
 from i2sb_kernels.group_norm_silu import reference as norm_reference
 from i2sb_rt import Plan, Schedule
@@ -55,7 +55,8 @@ class Run:
 
     def seconds(self, calls: dict[str, Callable[[], object]], budget: float = 6.0) -> dict[str, float]:
         """Time calls turn about: the median seconds of each."""
-        first = {name: self._time(call) for name, call in calls.items()}
+        for call in calls.values():  # what is compiled or chosen at first is not counted
+            self._time(call)
         first = {name: self._time(call) for name, call in calls.items()}
         rounds = 2 if self.smoke else max(5, min(100, int(budget / sum(first.values()))))
         taken: dict[str, list[float]] = {name: [] for name in calls}
@@ -104,11 +105,9 @@ def check_kernels(run: Run) -> None:
         group_norm_silu(step=row, **tensors, **written, **case.options())
         expected = {name: np.full(tensor.shape, np.nan, case.dtype) for name, tensor in written.items()}
         norm_reference.group_norm_silu(step=case.rows - 1, **arrays, **expected, **case.options())
-        if case.mean > 100:  # what fp32 can say of a spread so far from zero is for the tests
-            continue
-        error = np.abs(out.cpu().numpy().astype(np.float64) - expected["out"]).max()
-        size = max(1.0, float(np.abs(expected["out"]).max()))
-        assert error <= 8 * NORM_ERROR[case.dtype] * size, f"group_norm_silu, case {case.name}: off by {error:.1e}"
+        for name, bound in norm_bounds(case, arrays).items():
+            error = np.abs(written[name].cpu().numpy().astype(np.float64) - expected[name])
+            assert (error <= bound).all(), f"group_norm_silu, case {case.name}: {name} is not the reference's"
     run.tell("kernels are their references", cases=len(STEP_CASES) + len(NORM_CASES))
 
 

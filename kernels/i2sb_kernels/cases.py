@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from i2sb_kernels.bridge_step import COLUMNS, Known
-from i2sb_kernels.group_norm_silu import Resize
+from i2sb_kernels.group_norm_silu import EPS, Resize, reference
 
 Array = NDArray[np.float32]
 Mask = Literal["none", "zeros", "ones", "random"]
@@ -251,6 +251,26 @@ class NormCase:
     def _resized(self, resize: Resize) -> tuple[int, int, int]:
         n, h, w, _ = self.shape
         return {"none": (n, h, w), "down": (n, h // 2, w // 2), "up": (n, 2 * h, 2 * w)}[resize]
+
+
+def norm_bounds(case: NormCase, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float64]]:
+    """How far `out`, and `total` if there is a residual, may be off: parts of the sums of |terms|.
+
+    SiLU's slope is at most 1.1.
+    """
+    row = {name: arrays[name][-1].astype(np.float64) for name in ("gamma", "beta", "bias") if name in arrays}
+    s = reference.summed(arrays["x"], row.get("bias"), arrays.get("residual"), case.residual or "none")
+    c = np.concatenate([s, arrays["second"].astype(np.float32)], axis=3) if case.second else s
+    grouped = c.astype(np.float64).reshape(c.shape[0], -1, case.groups, case.channels // case.groups)
+    std = np.sqrt(grouped.var(axis=(1, 3), keepdims=True) + EPS)
+    size = ((np.abs(grouped) + np.abs(grouped.mean(axis=(1, 3), keepdims=True))) / std).reshape(c.shape)
+    terms = 1.1 * (size * np.abs(row["gamma"]) + np.abs(row["beta"]))
+    found = {"out": NORM_ERROR[case.dtype] * reference.resized(terms, case.resize)}
+    if case.residual is not None:
+        parts = np.abs(arrays["x"].astype(np.float64)) + np.abs(row.get("bias", 0.0))
+        parts += reference.resized(np.abs(arrays["residual"].astype(np.float64)), case.residual)
+        found["total"] = TOTAL_ERROR[case.dtype] * parts
+    return found
 
 
 NORM_CASES: Final = (

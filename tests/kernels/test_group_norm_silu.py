@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from i2sb_kernels.cases import NORM_CASES, NORM_ERROR, TOTAL_ERROR, NormCase
+from i2sb_kernels.cases import NORM_CASES, NormCase, norm_bounds
 from i2sb_kernels.group_norm_silu import group_norm_silu, reference
 
 Arrays = dict[str, np.ndarray]
@@ -39,23 +39,6 @@ def triton(twins, case: NormCase, arrays: Arrays) -> Arrays:
     return {name: tensor.cpu().numpy() for name, tensor in written.items()}
 
 
-def bounds(case: NormCase, arrays: Arrays) -> Arrays:
-    """How far each array may be off: parts of the sums of |terms|; SiLU's slope is at most 1.1."""
-    row = {name: arrays[name][-1].astype(np.float64) for name in ("gamma", "beta", "bias") if name in arrays}
-    s = reference.summed(arrays["x"], row.get("bias"), arrays.get("residual"), case.residual or "none")
-    c = np.concatenate([s, arrays["second"].astype(np.float32)], axis=3) if case.second else s
-    grouped = c.astype(np.float64).reshape(c.shape[0], -1, case.groups, case.channels // case.groups)
-    std = np.sqrt(grouped.var(axis=(1, 3), keepdims=True) + 1e-5)
-    size = ((np.abs(grouped) + np.abs(grouped.mean(axis=(1, 3), keepdims=True))) / std).reshape(c.shape)
-    terms = 1.1 * (size * np.abs(row["gamma"]) + np.abs(row["beta"]))
-    found = {"out": NORM_ERROR[case.dtype] * reference.resized(terms, case.resize)}
-    if case.residual is not None:
-        parts = np.abs(arrays["x"].astype(np.float64)) + np.abs(row.get("bias", 0.0))
-        parts += reference.resized(np.abs(arrays["residual"].astype(np.float64)), case.residual)
-        found["total"] = TOTAL_ERROR[case.dtype] * parts
-    return found
-
-
 def assert_close(actual: Arrays, wanted: Arrays, bound: Arrays) -> None:
     for name, values in wanted.items():
         off = np.abs(actual[name].astype(np.float64) - values) - bound[name]
@@ -89,14 +72,14 @@ def test_the_reference_is_what_pytorch_computes(case):
     wanted = {"out": resized(F.silu(y) if case.silu else y, case.resize).permute(0, 2, 3, 1).numpy()}
     if case.residual:
         wanted["total"] = s.permute(0, 2, 3, 1).numpy()
-    assert_close(expected(case, arrays), wanted, bounds(case, arrays))
+    assert_close(expected(case, arrays), wanted, norm_bounds(case, arrays))
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning")  # the interpreter's; 1 / inf is right
 @cases
 def test_triton_is_the_reference(case, triton_twins):
     arrays = case.arrays()
-    assert_close(triton(triton_twins, case, arrays), expected(case, arrays), bounds(case, arrays))
+    assert_close(triton(triton_twins, case, arrays), expected(case, arrays), norm_bounds(case, arrays))
 
 
 @pytest.mark.parametrize("name", ["large_joined", "small_half", "large_down"])
@@ -117,7 +100,7 @@ def test_both_ways_give_the_same(name, triton_twins, monkeypatch):
     arrays = case.arrays()
     for most in (0, 1 << 20):
         monkeypatch.setattr(triton_twins.group_norm_silu, "SMALL", most)
-        assert_close(triton(triton_twins, case, arrays), expected(case, arrays), bounds(case, arrays))
+        assert_close(triton(triton_twins, case, arrays), expected(case, arrays), norm_bounds(case, arrays))
 
 
 def test_bad_calls_are_refused(triton_twins):
