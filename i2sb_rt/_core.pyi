@@ -33,6 +33,23 @@ def plan_posterior(
 ) -> tuple[F32, NDArray[np.int32]]:
     """Rows [nfe, 10] and steps [nfe + 1] of posterior sampling."""
 
+def plan_dbim(
+    interval: int,
+    beta_max: float,
+    t0: float,
+    T: float,
+    nfe: int,
+    order: int,
+    eta: float,
+    steps: Sequence[int] | None = None,
+) -> tuple[F32, NDArray[np.int32]]:
+    """Rows [nfe, 10] and steps [nfe + 1] of DBIM."""
+
+def plan_i3sb(
+    interval: int, beta_max: float, t0: float, T: float, nfe: int, eta: float
+) -> tuple[F32, NDArray[np.int32]]:
+    """Rows [nfe, 10] and steps [nfe + 1] of I3SB."""
+
 def noise(seed: int, first: int, count: int, row: int, purpose: int) -> F32: ...
 def tile_origins(size: int, tile: int, overlap: int) -> list[int]: ...
 
@@ -46,7 +63,7 @@ class Model:
     def tensors(self) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
         """Every initializer: ONNX element type, shape, little-endian bytes."""
     def layout(self, width: int, height: int, tile: int = -1, overlap: int = -1) -> dict[str, int]:
-        """padded_width, padded_height, tile (0 = whole), overlap, tile_count of a restore of this size."""
+        """width and height of the result, padded_width, padded_height, tile (0 = whole), overlap, tile_count of a restore of this size."""
 
 class Engine:
     """What the loop calls for the network. Made by one of the two class methods; any thread may use it at any time."""

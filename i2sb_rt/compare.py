@@ -20,13 +20,14 @@ _INK: Final = (235, 235, 235)
 def compare(before: Picture, after: Picture, labels: tuple[str, str]) -> Picture:
     """Draw both pictures on one sheet, wide ones above each other, small ones enlarged by a whole factor.
 
-    before, after: of one size. labels: one line for each, cut where it does not fit.
+    before, after: of one size, or before smaller by a whole factor. labels: one line for each, cut at the edge.
     Returns an RGB picture; transparency is shown over the sheet's dark grey, pixels are otherwise as they are.
     """
-    if (before.width, before.height) != (after.width, after.height):
+    ratio = after.width // before.width
+    if not ratio or (before.width * ratio, before.height * ratio) != (after.width, after.height):
         raise ValueError("the two pictures differ in size")
-    factor = -(-_SMALLEST_SIDE // max(before.width, before.height))
-    width, height = before.width * factor, before.height * factor
+    factor = -(-_SMALLEST_SIDE // max(after.width, after.height))
+    width, height = after.width * factor, after.height * factor
     font_size = min(40, max(14, width // 40))
     bar = font_size * 2
     stacked = width > 2 * height

@@ -10,7 +10,8 @@ from typing import Any, Final
 from i2sb_rt.errors import ModelFileError
 
 PREFIX: Final = "i2sb."
-SAMPLERS: Final = ("sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb", "dsb")
+BRIDGE_SAMPLERS: Final = ("sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb")
+SAMPLERS: Final = (*BRIDGE_SAMPLERS, "dsb")
 DTYPES: Final = ("fp32", "fp16", "bf16")
 UNHASHED: Final = "0" * 64
 
@@ -73,6 +74,11 @@ class ModelInfo:
     def is_dsb(self) -> bool:
         """Whether this is a DSB model: gammas and a direction in place of a schedule."""
         return self.sampler == "dsb"
+
+    @property
+    def fills_holes(self) -> bool:
+        """Whether this model inpaints: its task begins with `inpaint`."""
+        return self.task.startswith("inpaint")
 
     @property
     def in_channels(self) -> int:
@@ -156,7 +162,8 @@ def _process_rules(info: ModelInfo) -> Iterator[_Rule]:
     yield "t0", 0 <= info.t0 < math.inf, "0 or more"
     yield "T", info.t0 < info.T < math.inf, f"above t0, which is {info.t0!r}"
     yield "nfe", 1 <= info.nfe < info.interval, f"from 1 to {info.interval - 1}, one less than the interval"
-    yield "sampler", not (info.ot_ode and info.sampler == "sde"), "one without noise, for the bridge is an OT-ODE"
+    legal = not info.ot_ode or info.sampler == "ode"
+    yield "sampler", legal, "ode, the one without noise, for the bridge was trained without (ot_ode)"
     for key in sorted(_DSB_KEYS):
         yield key, not getattr(info, key), "left out for every sampler but dsb"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,8 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from i2sb_rt import _core
 from i2sb_rt.errors import UsageError, from_core
+from i2sb_rt.model_info import BRIDGE_SAMPLERS
 from i2sb_rt.schedule import Schedule
 
+I3SB_ETA = 0.6
 COLUMNS = ("t", "p", "q", "a", "b", "c", "d", "e", "s", "r")
 
 
@@ -49,6 +52,59 @@ class Plan:
                 schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, ot_ode
             )
         return cls(rows, steps, clip)
+
+    @classmethod
+    def dbim(
+        cls,
+        schedule: Schedule,
+        nfe: int,
+        order: int = 1,
+        eta: float = 0.0,
+        steps: Sequence[int] | None = None,
+        clip: bool = False,
+    ) -> Plan:
+        """DBIM of order 1, 2 or 3 in `nfe` network calls, 1 <= nfe <= interval - 1: fewer calls than the posterior.
+
+        eta: the share of fresh noise on the way, 0 .. 1, where 1 is posterior sampling; 0 for the orders 2 and 3. The
+        first row always draws noise, so the bridge must have been trained with it. steps: [nfe + 1], ascending from 0
+        to interval - 1, in place of those of `posterior`; the second row has no history and the last is of order 1.
+        Raises UsageError where a value is out of range. Source: arXiv 2405.15885, with std_bwd^2 = S^2 - std_fwd^2.
+        """
+        with from_core():
+            rows, taken = _core.plan_dbim(
+                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, order, eta, steps
+            )
+        return cls(rows, taken, clip, known="x0")
+
+    @classmethod
+    def i3sb(cls, schedule: Schedule, nfe: int, eta: float = I3SB_ETA, clip: bool = False) -> Plan:
+        """I3SB in `nfe` network calls, 1 <= nfe <= interval - 1; the last estimate of the clean image is the result.
+
+        eta: the share of fresh noise on the way, 0 .. 1; the paper takes 0.6 for photos and 0 to 0.2 for faces. As
+        with DBIM the first row draws noise whatever eta is. Raises UsageError where a value is out of range.
+        Source: arXiv 2403.06069.
+        """
+        with from_core():
+            rows, steps = _core.plan_i3sb(schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, eta)
+        return cls(rows, steps, clip, known="x0")
+
+    @classmethod
+    def named(cls, sampler: str, schedule: Schedule, nfe: int, eta: float | None = None, clip: bool = False) -> Plan:
+        """Return the plan of a sampler by its name: sde, ode, dbim1, dbim2, dbim3 or i3sb.
+
+        eta: for dbim1 (0 by default) and i3sb (0.6), as there. Raises UsageError for another name or value.
+        """
+        if eta is not None and sampler not in ("dbim1", "i3sb"):
+            raise UsageError(f"eta is a choice of the samplers dbim1 and i3sb, not of {sampler}")
+        if sampler in ("sde", "ode"):
+            return cls.posterior(schedule, nfe, ot_ode=sampler == "ode", clip=clip)
+        if sampler in ("dbim1", "dbim2", "dbim3"):
+            return cls.dbim(schedule, nfe, int(sampler[-1]), eta or 0.0, clip=clip)
+        if sampler == "i3sb":
+            return cls.i3sb(schedule, nfe, I3SB_ETA if eta is None else eta, clip)
+        raise UsageError(
+            f"{sampler!r} is no sampler of a bridge with a schedule; there are {', '.join(BRIDGE_SAMPLERS)}"
+        )
 
     @property
     def nfe(self) -> int:

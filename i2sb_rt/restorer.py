@@ -15,6 +15,7 @@ from i2sb_rt.engines import Engine, open_engine
 from i2sb_rt.errors import ModelFileError, UsageError, from_core
 from i2sb_rt.image import U8, Picture, from_array, from_pil, to_array, to_pil
 from i2sb_rt.model_file import ModelInfo
+from i2sb_rt.model_info import BRIDGE_SAMPLERS
 from i2sb_rt.parallel import Room, cores, in_order
 from i2sb_rt.plan import Plan
 from i2sb_rt.sampling import Seeds, seed_list
@@ -22,7 +23,6 @@ from i2sb_rt.schedule import Schedule
 
 ImageLike = NDArray[Any] | Image.Image
 
-SAMPLERS = ("sde", "ode")
 # Of all images at work at once in one restorer: about 4 GB for the states of the loop.
 PIXELS_AT_WORK: Final = 64_000_000
 
@@ -93,6 +93,7 @@ class Restorer:
         images: Any,
         nfe: int | None = None,
         sampler: str | None = None,
+        eta: float | None = None,
         seed: Seeds = 0,
         mask: Any = None,
         tile: str | int = "auto",
@@ -103,7 +104,8 @@ class Restorer:
         """Restore one image or a list of them; each comes back as what it was given as.
 
         images: uint8 arrays [H, W], [H, W, 1 to 4] or PIL images; grey stays grey, alpha is kept as it is.
-        nfe: network calls, 1 .. interval - 1; sampler: sde or ode; None takes the model's own.
+        nfe: network calls, 1 .. interval - 1; sampler: sde, ode, dbim1, dbim2, dbim3 or i3sb; None takes the model's
+        own. eta: fresh noise on the way, 0 .. 1, for dbim1 (None is 0) and i3sb (0.6).
         seed: 0 .. 2^64 - 1, for every image, or one each. mask: [H, W] of the image's size, 1, True or 255 = hole, for
         every image, or a list of one each. tile: "auto", 0 (the whole image at once) or the side of a tile; overlap of
         tiles, None for the model's own. threads: for the work around the network, None for those of one job.
@@ -116,7 +118,7 @@ class Restorer:
         masks = list(mask) if isinstance(mask, list | tuple) else [mask] * len(given)
         if len(masks) != len(given):
             raise UsageError(f"{len(masks)} masks for {len(given)} images: give one for all or one each")
-        plan = self.plan(nfe, sampler)
+        plan = self.plan(nfe, sampler, eta)
 
         def one(task: tuple[ImageLike, int, Any]) -> ImageLike:
             image, one_seed, one_mask = task
@@ -127,21 +129,21 @@ class Restorer:
         restored = list(in_order(one, tasks, min(self.jobs, max(1, len(given)))))
         return restored if many else restored[0]
 
-    def plan(self, nfe: int | None = None, sampler: str | None = None) -> Plan:
+    def plan(self, nfe: int | None = None, sampler: str | None = None, eta: float | None = None) -> Plan:
         """Return the plan of a sampler in so many network calls; None takes the model's own.
 
         Raises UsageError for a sampler or a number that this model cannot be run with.
         """
-        legal = SAMPLERS[1:] if self.info.ot_ode else SAMPLERS
+        legal = ("ode",) if self.info.ot_ode else BRIDGE_SAMPLERS
         sampler = sampler or self.info.sampler
         if sampler not in legal:
-            why = "was trained without noise, so it" if self.info.ot_ode else "here"
-            raise UsageError(f"the model {self.info.name} {why} takes the sampler {' or '.join(legal)}, not {sampler}")
+            why = "was trained without noise, so it takes" if self.info.ot_ode else "takes"
+            raise UsageError(f"the model {self.info.name} {why} the sampler {' or '.join(legal)}, not {sampler}")
         calls = self.info.nfe if nfe is None else nfe
         if not 1 <= calls < self.info.interval:
             raise UsageError(f"nfe lies in 1 .. {self.info.interval - 1} for the model {self.info.name}, not {calls}")
         schedule = Schedule(self.info.interval, self.info.beta_max, self.info.t0, self.info.T)
-        return Plan.posterior(schedule, calls, ot_ode=sampler == "ode", clip=self.info.clip)
+        return Plan.named(sampler, schedule, calls, eta, clip=self.info.clip)
 
     def tile_of(self, width: int, height: int, tile: str | int = "auto", overlap: int | None = None) -> int:
         """Return the side of the tiles that an image of this size is cut into, 0 if it is not cut.
@@ -167,7 +169,7 @@ class Restorer:
         colour = np.repeat(picture.colour[..., None], 3, axis=2) if grey else picture.colour
         hole = None if mask is None else _hole(mask, (picture.height, picture.width))
         side, shared = _tiling(tile, overlap)
-        with self._room.of(picture.width * picture.height), from_core():
+        with self._room.of(picture.width * picture.height * self.info.upscale**2), from_core():
             out = _core.restore(
                 self._model,
                 self.engine.core,
@@ -184,7 +186,7 @@ class Restorer:
             )
         if grey:
             out = np.asarray(Image.fromarray(out).convert("L"))
-        return Picture(out, picture.alpha, picture.icc)
+        return Picture(out, _enlarged(picture.alpha, self.info.upscale), picture.icc)
 
 
 @lru_cache(maxsize=4)
@@ -199,6 +201,13 @@ def _tiling(tile: str | int, overlap: int | None) -> tuple[int, int]:
     if overlap is not None and overlap < 0:
         raise UsageError(f"overlap is 0 or more pixels, not {overlap}")
     return -1 if isinstance(tile, str) else tile, -1 if overlap is None else overlap
+
+
+def _enlarged(alpha: U8 | None, factor: int) -> U8 | None:
+    if alpha is None or factor == 1:
+        return alpha
+    height, width = alpha.shape
+    return np.asarray(Image.fromarray(alpha).resize((width * factor, height * factor), Image.Resampling.BICUBIC))
 
 
 def _picture(image: ImageLike) -> Picture:

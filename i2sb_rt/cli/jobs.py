@@ -15,10 +15,14 @@ from i2sb_rt.image import FORMATS, format_of
 
 @dataclass(frozen=True)
 class Job:
-    """One image to restore. source: None is standard input; target: None is standard output."""
+    """One image. source: None is standard input; target: None is standard output.
+
+    relative: the source's path below the input that named it; None for standard input.
+    """
 
     source: Path | None
     target: Path | None
+    relative: Path | None = None
 
     @property
     def source_name(self) -> str:
@@ -54,14 +58,27 @@ def plan_jobs(inputs: list[str], output: str, overwrite: bool = False) -> list[J
     if "-" in inputs:
         jobs = [_stdin_job(inputs, output)]
     elif output == "-":
-        jobs = [Job(_only(inputs, "standard output"), None)]
+        jobs = [Job(*_only(inputs, "standard output", None))]
     elif _is_folder(inputs, output):
         jobs = _folder_jobs(inputs, Path(output))
     else:
         format_of(Path(output))
-        jobs = [Job(_only(inputs, output), Path(output))]
+        jobs = [Job(*_only(inputs, output, Path(output)))]
     _refuse_clashes(jobs, overwrite)
     return jobs
+
+
+def inside(path: Path, place: Path) -> bool:
+    """Whether a path is this file, this folder, or in it."""
+    return Path(_identity(path)).is_relative_to(_identity(place))
+
+
+def without(jobs: list[Job], path: Path) -> list[Job]:
+    """Return the jobs whose input is neither this file nor in this folder. Raises UsageError where none is left."""
+    kept = [job for job in jobs if job.source is None or not inside(job.source, path)]
+    if not kept:
+        raise UsageError(f"there are no images besides what is in {path}")
+    return kept
 
 
 def protect(path: Path, jobs: list[Job], option: str) -> None:
@@ -80,11 +97,12 @@ def _stdin_job(inputs: list[str], output: str) -> Job:
     return Job(None, Path(output))
 
 
-def _only(inputs: list[str], output: str) -> Path:
+def _only(inputs: list[str], output: str, target: Path | None) -> tuple[Path, Path | None, Path]:
     found = _found(inputs, None)
     if len(found) > 1:
         raise UsageError(f"{len(found)} images cannot all be written to {output}; name a folder")
-    return found[0][0]
+    source, relative = found[0]
+    return source, target, relative
 
 
 def _found(inputs: list[str], skip: Path | None) -> list[tuple[Path, Path]]:
@@ -165,7 +183,7 @@ def _folder_jobs(inputs: list[str], output: Path) -> list[Job]:
         target = relative.with_suffix(".png")
         if short[target] > 1:
             target = relative.with_name(relative.name + ".png")
-        jobs.append(Job(source, output / target))
+        jobs.append(Job(source, output / target, relative))
     return jobs
 
 

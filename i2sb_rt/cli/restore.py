@@ -16,8 +16,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="PATH", help="a file, a folder, or - for stdout")
     parser.add_argument("-n", "--model", default="jpeg", metavar="NAME|PATH", help="the model (default: jpeg)")
     parser.add_argument("--nfe", type=int, metavar="N", help="network calls an image (default: the model's own)")
-    parser.add_argument("--sampler", metavar="NAME", help="sde or ode (default: the model's own)")
+    parser.add_argument(
+        "--sampler", metavar="NAME", help="sde, ode, dbim1, dbim2, dbim3 or i3sb (default: the model's own)"
+    )
+    parser.add_argument("--eta", type=float, metavar="X", help="fresh noise, 0 .. 1: dbim1 (default 0), i3sb (0.6)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every image's noise (default: 0)")
+    holes = parser.add_argument_group("inpainting")
+    holes.add_argument("--mask", metavar="FILE|DIR", help="a mask, or a folder of one an image; white is the hole")
+    holes.add_argument("--mask-invert", action="store_true", help="black is the hole")
     tiles = parser.add_argument_group("size and speed")
     tiles.add_argument("-t", "--tile", type=_tile, default="auto", metavar="auto|0|N", help="tile side; 0: whole image")
     tiles.add_argument("--tile-overlap", type=int, metavar="N", help="overlap of tiles (default: the model's own)")

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from i2sb_rt.cli import stdout
-from i2sb_rt.cli.jobs import Job, plan_jobs, protect
+from i2sb_rt.cli.jobs import Job, inside, plan_jobs, protect, without
+from i2sb_rt.cli.masks import Masks
 from i2sb_rt.cli.report import Report
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.compare import compare
 from i2sb_rt.errors import CancelledError, I2SBError, ImageMissingError, OutOfMemoryError, UsageError
-from i2sb_rt.image import Picture, encode, format_of, read, write, write_bytes
+from i2sb_rt.image import U8, Picture, encode, format_of, read, write, write_bytes
+from i2sb_rt.model_file import ModelInfo
 from i2sb_rt.parallel import cores, default_jobs, in_order
 from i2sb_rt.restorer import Restorer, load
 from i2sb_rt.sampling import seed_list
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Restore everything that the options name; return the exit code."""
     jobs = plan_jobs([*options.inputs, *options.input], options.output, options.overwrite)
+    masks = _masks(options, jobs)
+    jobs = jobs if masks is None else without(jobs, masks.path)
     _check(options, jobs)
     with Stop() as stop, _one_pixel_limit(options.max_pixels), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, of metadata that it cannot read
-        return stop.run(lambda: _restore_all(options, jobs, stop))
+        return stop.run(lambda: _restore_all(options, jobs, masks, stop))
 
 
 @contextmanager
@@ -49,6 +53,20 @@ def _one_pixel_limit(max_pixels: int) -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = before
+
+
+def _masks(options: argparse.Namespace, jobs: list[Job]) -> Masks | None:
+    """Read what the options say of masks; refuse to write where they are."""
+    if options.mask is None:
+        if options.mask_invert:
+            raise UsageError("--mask-invert says how --mask is read, which is not given")
+        return None
+    masks = Masks(Path(options.mask), options.mask_invert, options.max_pixels)
+    side_files = [Path(path) for path in (options.compare, options.profile) if path]
+    for target in [*(job.target for job in jobs if job.target is not None), *side_files]:
+        if inside(target, masks.path):
+            raise UsageError(f"{target} would be written over a mask, or among them")
+    return masks
 
 
 def _check(options: argparse.Namespace, jobs: list[Job]) -> None:
@@ -66,12 +84,12 @@ def _check(options: argparse.Namespace, jobs: list[Job]) -> None:
             protect(Path(path), jobs, f"--{option}")
 
 
-def _restore_all(options: argparse.Namespace, jobs: list[Job], stop: Stop) -> int:
+def _restore_all(options: argparse.Namespace, jobs: list[Job], masks: Masks | None, stop: Stop) -> int:
     at_once = options.jobs
     if at_once is None:
         at_once = default_jobs(len(jobs), options.threads or cores())
     restorer = load(options.model, options.engine, options.threads, options.precision, at_once)
-    run = _Run(options, restorer, stop, Report(len(jobs), options.json, options.quiet))
+    run = _Run(options, restorer, masks, stop, Report(len(jobs), options.json, options.quiet))
     for outcome in in_order(run.process, jobs, min(at_once, len(jobs))):
         if outcome is not None:
             run.report.done(*outcome)
@@ -87,12 +105,15 @@ Outcome = tuple[dict[str, Any], I2SBError | None]
 class _Run:
     """What is the same for every image of a run."""
 
-    def __init__(self, options: argparse.Namespace, restorer: Restorer, stop: Stop, report: Report) -> None:
-        self.options, self.restorer, self.stop, self.report = options, restorer, stop, report
+    def __init__(
+        self, options: argparse.Namespace, restorer: Restorer, masks: Masks | None, stop: Stop, report: Report
+    ) -> None:
+        self.options, self.restorer, self.masks, self.stop, self.report = options, restorer, masks, stop, report
+        _check_task(restorer.info, masks is not None)
         self.failed = False
         self.timelines: dict[str, Timeline] = {}
         sampler = options.sampler or restorer.info.sampler
-        self.plan = restorer.plan(options.nfe, sampler)
+        self.plan = restorer.plan(options.nfe, sampler, options.eta)
         self.facts: dict[str, Any] = {
             "model": restorer.info.name,
             "nfe": self.plan.nfe,
@@ -127,12 +148,14 @@ class _Run:
         self.report.progress(job.source_name, 0)
         with timeline.span("total"):
             with timeline.span("decode"):
-                picture = _read(job, options.max_pixels)
+                picture = _read(job, options.max_pixels // self.restorer.info.upscale**2)
+                mask, hole = self._hole(job, picture)
             tile = self.restorer.tile_of(picture.width, picture.height, options.tile, options.tile_overlap)
             restored = self.restorer.restore_picture(
                 picture,
                 self.plan,
                 seed=options.seed,
+                mask=hole,
                 tile=options.tile,
                 overlap=options.tile_overlap,
                 threads=options.threads,
@@ -144,7 +167,16 @@ class _Run:
             self._compare(picture, restored, job)
         if options.profile:
             self.timelines[job.source_name] = timeline
-        return {"w": picture.width, "h": picture.height, "tile": tile, "ms": timeline.milliseconds()}
+        size = {"w": picture.width, "h": picture.height, "out_w": restored.width, "out_h": restored.height}
+        named = {} if mask is None else {"mask": str(mask)}
+        return {**size, **named, "tile": tile, "ms": timeline.milliseconds()}
+
+    def _hole(self, job: Job, picture: Picture) -> tuple[Path | None, U8 | None]:
+        """Return the image's mask file and the hole in it; nothing where there are no masks."""
+        if self.masks is None:
+            return None, None
+        file = self.masks.file_of(job)
+        return file, self.masks.hole_of(file, picture, job.source_name)
 
     def _observer(self, job: Job, timeline: Timeline) -> Observer:
         def observe(phase: str, row: int, rows: int, tile: int, tiles: int, begin_ns: int, end_ns: int) -> bool:
@@ -162,6 +194,14 @@ class _Run:
             f"after: {facts['model']}, NFE {facts['nfe']}, {facts['sampler']}",
         )
         write(compare(before, after, labels), Path(self.options.compare))
+
+
+def _check_task(info: ModelInfo, masked: bool) -> None:
+    """Refuse holes for a model that knows none, and a model of holes without any."""
+    if masked and not info.fills_holes:
+        raise UsageError(f"the model {info.name} fills no holes (its task is {info.task}), so it takes no --mask")
+    if info.fills_holes and not masked:
+        raise UsageError(f"the model {info.name} fills holes: name them with --mask")
 
 
 def _read(job: Job, max_pixels: int) -> Picture:

@@ -231,6 +231,32 @@ def test_values_beyond_the_range_are_clamped(open_model: Callable[..., _core.Mod
         assert (_core.restore(open_model(), engine, rows, picture) == byte).all()
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (8, 8), (11, 19)])
+def test_a_model_that_enlarges_begins_with_the_nearest_pixels(
+    open_model: Callable[..., _core.Model], height: int, width: int
+) -> None:
+    picture = np.random.default_rng(5).integers(0, 256, (height, width, 3), np.uint8)
+    enlarged = picture.repeat(4, axis=0).repeat(4, axis=1)
+    engine = _core.Engine.callback(lambda x, t: np.sin(3 * x))
+    rows = plan({"t": 1, "q": 0.5, "a": 0.5, "b": 1}, {"t": 0, "a": 1, "b": 0.1, "q": 1, "s": 0.2})
+    small, large = open_model(upscale="4"), open_model()
+    out = _core.restore(small, engine, rows, picture, seed=3)
+    np.testing.assert_array_equal(out, _core.restore(large, engine, rows, enlarged, seed=3))
+    layout = small.layout(width, height)
+    assert (layout["width"], layout["height"]) == (4 * width, 4 * height)
+    assert layout | {"width": 0, "height": 0} == large.layout(4 * width, 4 * height) | {"width": 0, "height": 0}
+
+
+def test_a_model_that_enlarges_takes_no_mask_and_no_giant(open_model: Callable[..., _core.Model]) -> None:
+    engine, model = _core.Engine.callback(lambda x, t: x.copy()), open_model(upscale="4")
+    with pytest.raises(ValueError, match="no pixel of its result is known"):
+        _core.restore(model, engine, identity_rows(), np.zeros((4, 4, 3), np.uint8), mask=np.ones((4, 4), np.uint8))
+    with pytest.raises(ValueError, match="from 1 to 262144 pixels"):
+        model.layout(262145, 1)
+    with pytest.raises(_core.ModelError, match="i2sb.upscale is '65'"):
+        open_model(upscale="65")
+
+
 def test_an_image_of_other_channels_is_refused(open_model: Callable[..., _core.Model]) -> None:
     engine = _core.Engine.callback(lambda x, t: x.copy())
     with pytest.raises(ValueError, match="3 channels, the image has 4"):

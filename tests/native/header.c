@@ -104,10 +104,15 @@ static int nothing_given(void) {
   const i2sb_schedule schedule = {sizeof schedule, 1000, 0.3, 1e-4, 1.0};
   float value;
   int32_t count = 0;
+  const int32_t descending[2] = {999, 0};
   CHECK(i2sb_schedule_compute(NULL, NULL, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_schedule_compute(&schedule, NULL, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_plan_posterior(&schedule, 1, 0, NULL, NULL, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_plan_posterior(&schedule, 1000, 0, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_dbim(NULL, 1, 1, 0, NULL, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_dbim(&schedule, 1, 4, 0, NULL, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_dbim(&schedule, 1, 1, 0, descending, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_i3sb(&schedule, 1, 2, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_noise(0, 0, 1, 0, 0, NULL, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_noise(0, 0, 1, 0, 4, &value, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_tile_origins(10, 4, 4, NULL, &count, NULL) == I2SB_ERROR_ARGUMENT);

@@ -76,6 +76,8 @@ def test_options_reach_the_restorer(restore: Callable[..., int], toy: Restorer, 
     np.testing.assert_array_equal(pixels("o.webp"), toy.restore(photo, tile=32, overlap=16))
     assert restore("a.png", "-o", "o.png", "-t", "0", "--sampler", "ode", "--nfe", "1") == 0
     np.testing.assert_array_equal(pixels("o.png"), toy.restore(photo, tile=0, sampler="ode", nfe=1))
+    assert restore("a.png", "-o", "o.png", "--sampler", "dbim1", "--nfe", "3", "--eta", "0.4") == 0
+    np.testing.assert_array_equal(pixels("o.png"), toy.restore(photo, sampler="dbim1", nfe=3, eta=0.4))
 
 
 def test_a_folder_with_one_bad_file(restore: Callable[..., int], folder: Path, toy: Restorer, photo: U8) -> None:
@@ -122,7 +124,7 @@ def test_json_tells_each_image_and_the_sum(
         (["a.png", "-o", "a.png"], 2, "--overwrite"),
         (["a.png", "-o", "x.png", "--nfe", "0"], 2, "nfe"),
         (["a.png", "-o", "x.png", "--nfe", "x"], 2, "--nfe"),
-        (["a.png", "-o", "x.png", "--sampler", "euler"], 2, "sde or ode"),
+        (["a.png", "-o", "x.png", "--sampler", "euler"], 2, "sde or ode or dbim1"),
         (["a.png", "-o", "x.png", "--seed", "-1"], 2, "seed"),
         (["a.png", "-o", "x.png", "-t", "40"], 2, "multiple"),
         (["a.png", "-o", "x.png", "-t", "large"], 2, "tile"),

@@ -36,6 +36,17 @@ def test_each_picture_has_its_own_label() -> None:
     np.testing.assert_array_equal(right[:bar, -400:], left[:bar, :400])
 
 
+def test_a_smaller_picture_before_is_enlarged() -> None:
+    before, after = picture(100, 75), picture(400, 300)
+    sheet = compare(before, after, ("", "")).colour
+    bar = sheet.shape[0] - 400
+    np.testing.assert_array_equal(sheet[bar:, :300], before.colour.repeat(4, axis=0).repeat(4, axis=1))
+    np.testing.assert_array_equal(sheet[bar:, -300:], after.colour)
+    for other in (picture(401, 300), picture(400, 301), picture(50, 75)):
+        with pytest.raises(ValueError, match="differ in size"):
+            compare(before, other, ("", ""))
+
+
 def test_wide_pictures_stand_above_each_other_and_small_ones_are_enlarged() -> None:
     before, after = picture(20, 60), picture(20, 60)
     sheet = compare(before, after, ("a", "b")).colour

@@ -101,7 +101,7 @@ def infos(draw: st.DrawFn) -> ModelInfo:
     return ModelInfo(
         **facts,
         sampler=sampler,
-        ot_ode=sampler != "sde" and draw(st.booleans()),
+        ot_ode=sampler == "ode" and draw(st.booleans()),
         nfe=draw(st.integers(1, interval - 1)),
     )
 

@@ -12,6 +12,7 @@ import i2sb_rt
 from i2sb_rt import Restorer, Schedule, load, models
 from i2sb_rt.engines.native import cache_folder, openvino_library, prune
 from i2sb_rt.errors import CancelledError, DeviceError, ModelFileError, UsageError
+from i2sb_rt.model_info import BRIDGE_SAMPLERS
 
 U8 = NDArray[np.uint8]
 MakeModel = Callable[..., Path]
@@ -132,8 +133,11 @@ def test_the_model_tells_the_defaults(make_model: MakeModel, photo: U8) -> None:
 def test_a_bridge_without_noise_is_run_without_noise(make_model: MakeModel, photo: U8) -> None:
     restorer = load(make_model(ot_ode=True, sampler="ode"))
     restorer.restore(photo, sampler="ode")
-    with pytest.raises(UsageError, match=r"trained without noise.* ode, not sde"):
-        restorer.restore(photo, sampler="sde")
+    for sampler in set(BRIDGE_SAMPLERS) - {"ode"}:
+        with pytest.raises(UsageError, match=rf"trained without noise.* takes the sampler ode, not {sampler}$"):
+            restorer.restore(photo, sampler=sampler)
+        with pytest.raises(ModelFileError, match="trained without"):
+            make_model(ot_ode=True, sampler=sampler)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ def test_a_bridge_without_noise_is_run_without_noise(make_model: MakeModel, phot
     [
         ({"nfe": 0}, r"1 \.\. 99"),
         ({"nfe": 100}, r"1 \.\. 99"),
-        ({"sampler": "euler"}, "sde or ode"),
+        ({"sampler": "euler"}, "sde or ode or dbim1 or dbim2 or dbim3 or i3sb"),
         ({"seed": -1}, "seed"),
         ({"seed": [1, 2]}, "2 seeds for 1"),
         ({"seed": 1.5}, "integer"),
@@ -150,6 +154,8 @@ def test_a_bridge_without_noise_is_run_without_noise(make_model: MakeModel, phot
         ({"tile": 40}, "multiple"),
         ({"tile": 32, "overlap": 32}, "overlap"),
         ({"overlap": -1}, "overlap"),
+        ({"eta": 0.5}, "not of sde"),
+        ({"sampler": "dbim1", "eta": 1.5}, "eta must be a number from 0 to 1"),
         ({"mask": np.zeros((3, 3), np.uint8)}, r"mask has the shape \[3, 3\]"),
         ({"mask": np.full((37, 53), 7, np.uint8)}, "between"),
         ({"mask": [np.zeros((37, 53), bool)] * 2}, "2 masks"),

@@ -65,6 +65,16 @@ I2SB_API i2sb_status i2sb_schedule_compute(const i2sb_schedule* schedule, const 
 I2SB_API i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t nfe, int32_t ot_ode, float* rows,
                                          int32_t* steps, i2sb_error* error);
 
+/* DBIM (arXiv 2405.15885) of order 1, 2 or 3; eta 0 .. 1 is the share of fresh noise, 0 for the orders 2 and 3.
+ * given: [nfe + 1] steps, ascending from 0 to interval - 1, in place of the usual ones; NULL without. Its plans take
+ * the rule I2SB_KNOWN_IS_X0 for masks. */
+I2SB_API i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t nfe, int32_t order, double eta,
+                                    const int32_t* given, float* rows, int32_t* steps, i2sb_error* error);
+
+/* I3SB (arXiv 2403.06069): as DBIM of order 1, but the last estimate of the clean image is the result. */
+I2SB_API i2sb_status i2sb_plan_i3sb(const i2sb_schedule* schedule, int32_t nfe, double eta, float* rows, int32_t* steps,
+                                    i2sb_error* error);
+
 typedef enum i2sb_known { I2SB_KNOWN_IS_X0 = 0, I2SB_KNOWN_IS_RENEWED = 1 } i2sb_known;
 
 typedef struct i2sb_plan {
@@ -193,11 +203,11 @@ I2SB_API i2sb_status i2sb_sample(const i2sb_engine* engine, const i2sb_plan* pla
 
 typedef struct i2sb_restore_params {
   uint32_t struct_size;
-  int32_t width, height;
-  int32_t channels;     /* of the image: those of the model */
-  const uint8_t* image; /* [H,W,C] */
-  const uint8_t* mask;  /* [H,W]: 0 = known, anything else = hole; NULL without */
-  uint8_t* out;         /* [H,W,C]; may be image */
+  int32_t width, height; /* of the image */
+  int32_t channels;      /* of the image: those of the model */
+  const uint8_t* image;  /* [H,W,C] */
+  const uint8_t* mask;   /* [H,W]: 0 = known, anything else = hole; NULL without, and for a model that enlarges */
+  uint8_t* out;          /* [H,W,C], each side `upscale` times the image's; may be image where that is 1 */
   uint64_t seed;
   const i2sb_plan* plan;
   int32_t tile;    /* -1: by the model, 0: whole, else the tile's side */
@@ -207,9 +217,11 @@ typedef struct i2sb_restore_params {
   void* observer_user;
 } i2sb_restore_params;
 
-/* What a restore of this size would do: the padded size, the tile's side (0 = whole) and the network calls a row. */
+/* What a restore of this size would do: the result's size, the same padded, the tile's side (0 = whole) and the number
+ * of tiles. */
 typedef struct i2sb_layout {
   uint32_t struct_size;
+  int32_t width, height;
   int32_t padded_width, padded_height;
   int32_t tile, overlap;
   int32_t tile_count;

@@ -45,6 +45,8 @@ py::dict layout(const ModelHandle& handle, int32_t width, int32_t height, int32_
     return i2sb_restore_layout(handle.model.get(), width, height, tile, overlap, &found, error);
   });
   py::dict out;
+  out["width"] = found.width;
+  out["height"] = found.height;
   out["padded_width"] = found.padded_width;
   out["padded_height"] = found.padded_height;
   out["tile"] = found.tile;

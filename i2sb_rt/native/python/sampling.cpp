@@ -113,7 +113,13 @@ Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py:
   const auto mask = expect_or_none<uint8_t>(mask_in, "mask", 2);
   if (mask) expect_shape(*mask, "mask", {image.shape(0), image.shape(1)});
   const i2sb_plan plan = make_plan(rows, clip, known);
-  Array<uint8_t> out({image.shape(0), image.shape(1), image.shape(2)});
+  i2sb_layout layout{};
+  layout.struct_size = sizeof layout;
+  call([&](i2sb_error* error) {
+    return i2sb_restore_layout(model.model.get(), side(image.shape(1)), side(image.shape(0)), tile, overlap, &layout,
+                               error);
+  });
+  Array<uint8_t> out({static_cast<py::ssize_t>(layout.height), static_cast<py::ssize_t>(layout.width), image.shape(2)});
   Observer observer{std::move(observer_in), nullptr};
   i2sb_restore_params params{};
   params.struct_size = sizeof params;

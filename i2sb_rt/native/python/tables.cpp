@@ -1,6 +1,8 @@
 // Schedules, plans, noise and tiles.
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "arrays.hpp"
 #include "bindings.hpp"
 
@@ -33,15 +35,38 @@ py::dict schedule_compute(int32_t interval, double beta_max, double t0, double T
   return out;
 }
 
-py::tuple plan_posterior(int32_t interval, double beta_max, double t0, double T, int32_t nfe, bool ot_ode) {
+// Rows and steps of a plan that `make(schedule, rows, steps, error)` fills.
+template <typename Make>
+py::tuple plan(int32_t interval, double beta_max, double t0, double T, int32_t nfe, Make&& make) {
   const i2sb_schedule schedule = make_schedule(interval, beta_max, t0, T);
   const int32_t rows_wanted = nfe < 1 || nfe > interval ? 1 : nfe;  // the core refuses such a number by itself
   Array<float> rows({static_cast<py::ssize_t>(rows_wanted), static_cast<py::ssize_t>(I2SB_ROW_COLUMNS)});
   Array<int32_t> steps(rows_wanted + 1);
-  call([&](i2sb_error* error) {
-    return i2sb_plan_posterior(&schedule, nfe, ot_ode, rows.mutable_data(), steps.mutable_data(), error);
-  });
+  call([&](i2sb_error* error) { return make(&schedule, rows.mutable_data(), steps.mutable_data(), error); });
   return py::make_tuple(rows, steps);
+}
+
+py::tuple plan_posterior(int32_t interval, double beta_max, double t0, double T, int32_t nfe, bool ot_ode) {
+  return plan(interval, beta_max, t0, T, nfe, [&](auto* schedule, float* rows, int32_t* steps, auto* error) {
+    return i2sb_plan_posterior(schedule, nfe, ot_ode, rows, steps, error);
+  });
+}
+
+py::tuple plan_dbim(int32_t interval, double beta_max, double t0, double T, int32_t nfe, int32_t order, double eta,
+                    const std::optional<std::vector<int32_t>>& given) {
+  if (given && given->size() != static_cast<size_t>(nfe) + 1)
+    throw py::value_error("a plan of " + std::to_string(nfe) + " network calls goes through " +
+                          std::to_string(static_cast<int64_t>(nfe) + 1) + " steps, not " +
+                          std::to_string(given->size()));
+  return plan(interval, beta_max, t0, T, nfe, [&](auto* schedule, float* rows, int32_t* steps, auto* error) {
+    return i2sb_plan_dbim(schedule, nfe, order, eta, given ? given->data() : nullptr, rows, steps, error);
+  });
+}
+
+py::tuple plan_i3sb(int32_t interval, double beta_max, double t0, double T, int32_t nfe, double eta) {
+  return plan(interval, beta_max, t0, T, nfe, [&](auto* schedule, float* rows, int32_t* steps, auto* error) {
+    return i2sb_plan_i3sb(schedule, nfe, eta, rows, steps, error);
+  });
 }
 
 Array<float> noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, uint32_t purpose) {
@@ -70,6 +95,9 @@ void bind_tables(py::module_& module) {
   module.def("schedule_compute", &schedule_compute, arg("interval"), arg("beta_max"), arg("t0"), arg("T"));
   module.def("plan_posterior", &plan_posterior, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"),
              arg("ot_ode"));
+  module.def("plan_dbim", &plan_dbim, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"), arg("order"),
+             arg("eta"), arg("steps") = py::none());
+  module.def("plan_i3sb", &plan_i3sb, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"), arg("eta"));
   module.def("noise", &noise, arg("seed"), arg("first"), arg("count"), arg("row"), arg("purpose"));
   module.def("tile_origins", &tile_origins, arg("size"), arg("tile"), arg("overlap"));
 }

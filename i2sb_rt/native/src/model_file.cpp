@@ -208,6 +208,7 @@ ModelRules read_rules(const std::map<std::string, std::string>& entries) {
   rules.size.minimum = metadata.integer("minimum", 1, 65536);
   rules.size.tile = metadata.integer("tile", 1, 65536);
   rules.size.overlap = metadata.integer("overlap", 0, 65536);
+  rules.size.upscale = metadata.integer("upscale", 1, 64);
   const int g = std::lcm(rules.size.multiple, 16);
   if (rules.size.tile % g != 0 || rules.size.overlap % g != 0 || rules.size.overlap > rules.size.tile - g)
     fail(I2SB_ERROR_MODEL, "i2sb.tile and i2sb.overlap must be multiples of " + std::to_string(g) +

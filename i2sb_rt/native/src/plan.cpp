@@ -1,7 +1,9 @@
 #include "plan.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
-#include <cstring>
+#include <functional>
 #include <string>
 
 #include "failure.hpp"
@@ -10,6 +12,90 @@
 namespace i2sb {
 
 static_assert(I2SB_PLAN_COLUMNS == I2SB_ROW_COLUMNS, "the kernels and the header read the same rows");
+
+namespace {
+
+using Row = std::array<double, I2SB_ROW_COLUMNS>;
+
+// What every row begins with: the network is asked at step n, and says (x_n - x0) / s_n (arXiv 2302.05872, eq. 12).
+Row asked_at(const Schedule& schedule, int n) {
+  Row row{};
+  row[I2SB_COL_T] = schedule.noise_levels[n];
+  row[I2SB_COL_P] = 1;
+  row[I2SB_COL_Q] = -schedule.std_fwd[n];
+  return row;
+}
+
+// What cancels up to rounding is nothing, for a row pays for every term that it reads. Below 1e-10 no term is seen.
+float stored(double value) { return std::abs(value) < 1e-10 ? 0.0f : static_cast<float>(value); }
+
+std::vector<float> stored(const std::vector<Row>& rows) {
+  std::vector<float> table;
+  for (const Row& row : rows)
+    for (const double value : row) table.push_back(stored(value));
+  return table;
+}
+
+// The bridge at step k: x_k = a x1 + b x0 + c z. With std_bwd^2 := S^2 - std_fwd^2, S = std_fwd of the last step, a + b
+// is 1 and c is 0 at the end, which the sum of the betas that std_bwd counts twice would spoil.
+struct Marginal {
+  double a, b, c;
+
+  double half_log_snr() const { return std::log(b / c); }
+};
+
+Marginal marginal(const Schedule& schedule, int k) {
+  const double s2 = schedule.std_fwd[k] * schedule.std_fwd[k], S2 = schedule.std_fwd.back() * schedule.std_fwd.back();
+  return {s2 / S2, (S2 - s2) / S2, std::sqrt(s2 * (S2 - s2) / S2)};
+}
+
+// The booting step of arXiv 2405.15885: at the end of the bridge x is x1, and there is no noise to keep a share of.
+Row booted(const Schedule& schedule, int n, int p) {
+  const Marginal to = marginal(schedule, p);
+  Row row = asked_at(schedule, n);
+  row[I2SB_COL_A] = to.a;
+  row[I2SB_COL_B] = to.b;
+  row[I2SB_COL_S] = p == 0 ? 0 : to.c;
+  return row;
+}
+
+// DBIM's update with rho = w (arXiv 2405.15885), I3SB's with g = w (arXiv 2403.06069): x_p has the marginal of step p,
+// its noise made of k times that in x_n and of w fresh.
+Row first_order(const Schedule& schedule, int n, int p, double eta) {
+  const Marginal from = marginal(schedule, n), to = marginal(schedule, p);
+  const double ratio = schedule.std_fwd[p] / schedule.std_fwd[n];
+  const double w = eta * schedule.std_fwd[p] * std::sqrt(1 - ratio * ratio);
+  const double k = std::sqrt(std::max(0.0, to.c * to.c - w * w)) / from.c;
+  Row row = asked_at(schedule, n);
+  row[I2SB_COL_A] = k;
+  row[I2SB_COL_B] = to.b - k * from.b;
+  row[I2SB_COL_C] = to.a - k * from.a;
+  row[I2SB_COL_S] = p == 0 ? 0 : w;
+  return row;
+}
+
+// DBIM's exponential integrator (arXiv 2405.15885) in lambda = log(b / c): between n and p, x0 is its Taylor series
+// with the derivatives taken from the estimates at n and at the one or two steps before it, the newest first.
+Row higher_order(const Schedule& schedule, int n, int p, const std::vector<int>& before) {
+  const Marginal to = marginal(schedule, p);
+  const double at_n = marginal(schedule, n).half_log_snr(), h = to.half_log_snr() - at_n;
+  const double h1 = at_n - marginal(schedule, before[0]).half_log_snr();
+  const double linear = to.b * (std::exp(-h) + h - 1);
+  Row row = first_order(schedule, n, p, 0);
+  double newest = linear / h1, second = 0;  // weights of D1 = x0(n) - x0(u1) and of D2 = x0(u1) - x0(u2)
+  if (before.size() == 2) {
+    const double h2 = marginal(schedule, before[0]).half_log_snr() - marginal(schedule, before[1]).half_log_snr();
+    const double square = to.b * (h * h / 2 - h + 1 - std::exp(-h));
+    newest = (linear * (2 * h1 + h2) + 2 * square) / (h1 * (h1 + h2));
+    second = -(linear * h1 + 2 * square) / (h2 * (h1 + h2));
+  }
+  row[I2SB_COL_B] += newest;
+  row[I2SB_COL_D] = second - newest;
+  row[I2SB_COL_E] = -second;
+  return row;
+}
+
+}  // namespace
 
 std::vector<int> spaced_steps(int interval, int nfe) {
   if (nfe < 1 || nfe > interval - 1)
@@ -24,38 +110,105 @@ std::vector<int> spaced_steps(int interval, int nfe) {
 }
 
 std::vector<float> posterior_rows(const Schedule& schedule, const std::vector<int>& steps, bool ot_ode) {
-  const size_t nfe = steps.size() - 1;
-  std::vector<float> rows(nfe * I2SB_ROW_COLUMNS);
-  for (size_t i = 0; i < nfe; ++i) {
-    const int n = steps[nfe - i], p = steps[nfe - i - 1];
+  std::vector<Row> rows;
+  for (size_t i = steps.size() - 1; i > 0; --i) {
+    const int n = steps[i], p = steps[i - 1];
     const double s_n = schedule.std_fwd[n], s_p = schedule.std_fwd[p];
     const double d2 = s_n * s_n - s_p * s_p;
     // arXiv 2302.05872, eq. 4: the Gaussian bridge between x0 and x_n, at p.
-    double row[I2SB_ROW_COLUMNS] = {};
-    row[I2SB_COL_T] = schedule.noise_levels[n];
-    row[I2SB_COL_P] = 1;
-    row[I2SB_COL_Q] = -s_n;  // eq. 12: the network says (x_n - x0) / s_n
+    Row row = asked_at(schedule, n);
     row[I2SB_COL_A] = s_p * s_p / (s_n * s_n);
     row[I2SB_COL_B] = d2 / (s_n * s_n);
     row[I2SB_COL_S] = ot_ode || p == 0 ? 0 : s_p * std::sqrt(d2) / s_n;
     row[I2SB_COL_R] = ot_ode ? 0 : schedule.std_sb[p];
-    for (int column = 0; column < I2SB_ROW_COLUMNS; ++column)
-      rows[i * I2SB_ROW_COLUMNS + column] = static_cast<float>(row[column]);
+    rows.push_back(row);
   }
-  return rows;
+  return stored(rows);
 }
 
-}  // namespace i2sb
+std::vector<float> dbim_rows(const Schedule& schedule, const std::vector<int>& steps, int order, double eta) {
+  const size_t nfe = steps.size() - 1;
+  std::vector<Row> rows{booted(schedule, steps[nfe], steps[nfe - 1])};
+  for (size_t i = nfe - 1; i > 0; --i) {
+    // The estimate at the end of the bridge has no place in lambda, so the second row has no history, and the last row
+    // is of the first order as published.
+    std::vector<int> before;
+    for (size_t u = i + 1; u < nfe && before.size() + 1 < static_cast<size_t>(order); ++u) before.push_back(steps[u]);
+    const bool first = before.empty() || i == 1;
+    rows.push_back(first ? first_order(schedule, steps[i], steps[i - 1], eta)
+                         : higher_order(schedule, steps[i], steps[i - 1], before));
+  }
+  return stored(rows);
+}
 
-extern "C" i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t nfe, int32_t ot_ode, float* rows,
-                                           int32_t* steps, i2sb_error* error) {
-  return i2sb::guard(error, [&] {
-    i2sb::require_struct(schedule, "schedule");
-    i2sb::require(rows != nullptr, "rows is NULL");
-    const i2sb::Schedule s = i2sb::compute_schedule(*schedule);
-    const std::vector<int> spaced = i2sb::spaced_steps(schedule->interval, nfe);
-    const std::vector<float> table = i2sb::posterior_rows(s, spaced, ot_ode != 0);
-    std::memcpy(rows, table.data(), table.size() * sizeof(float));
+std::vector<float> i3sb_rows(const Schedule& schedule, const std::vector<int>& steps, double eta) {
+  const size_t nfe = steps.size() - 1;
+  std::vector<Row> rows;
+  for (size_t i = nfe; i > 1; --i)
+    rows.push_back(i == nfe ? booted(schedule, steps[i], steps[i - 1])
+                            : first_order(schedule, steps[i], steps[i - 1], eta));
+  rows.push_back(asked_at(schedule, steps[1]));
+  rows.back()[I2SB_COL_B] = 1;  // the last estimate of x0 is the result
+  return stored(rows);
+}
+
+namespace {
+
+void check_eta(double eta) { require(std::isfinite(eta) && eta >= 0 && eta <= 1, "eta must be a number from 0 to 1"); }
+
+std::vector<int> checked_steps(const i2sb_schedule& schedule, int nfe, const int32_t* given) {
+  std::vector<int> steps = spaced_steps(schedule.interval, nfe);
+  if (!given) return steps;
+  steps.assign(given, given + nfe + 1);
+  const bool ascending = std::adjacent_find(steps.begin(), steps.end(), std::greater_equal<>()) == steps.end();
+  if (!ascending || steps.front() != 0 || steps.back() != schedule.interval - 1)
+    fail(I2SB_ERROR_ARGUMENT,
+         "steps must ascend from 0 to " + std::to_string(schedule.interval - 1) + " (interval - 1), each once");
+  return steps;
+}
+
+template <typename Rows>
+i2sb_status make_plan(const i2sb_schedule* schedule, int32_t nfe, const int32_t* given, float* rows, int32_t* steps,
+                      i2sb_error* error, Rows&& table_of) {
+  return guard(error, [&] {
+    require_struct(schedule, "schedule");
+    require(rows != nullptr, "rows is NULL");
+    const Schedule s = compute_schedule(*schedule);
+    const std::vector<int> spaced = checked_steps(*schedule, nfe, given);
+    const std::vector<float> table = table_of(s, spaced);
+    std::copy(table.begin(), table.end(), rows);
     if (steps) std::copy(spaced.begin(), spaced.end(), steps);
   });
 }
+
+}  // namespace
+}  // namespace i2sb
+
+extern "C" {
+
+i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t nfe, int32_t ot_ode, float* rows, int32_t* steps,
+                                i2sb_error* error) {
+  return i2sb::make_plan(schedule, nfe, nullptr, rows, steps, error, [&](const auto& s, const auto& spaced) {
+    return i2sb::posterior_rows(s, spaced, ot_ode != 0);
+  });
+}
+
+i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t nfe, int32_t order, double eta, const int32_t* given,
+                           float* rows, int32_t* steps, i2sb_error* error) {
+  return i2sb::make_plan(schedule, nfe, given, rows, steps, error, [&](const auto& s, const auto& spaced) {
+    i2sb::require(order >= 1 && order <= 3, "order must be 1, 2 or 3");
+    i2sb::check_eta(eta);
+    i2sb::require(order == 1 || eta == 0, "eta must be 0 for the orders 2 and 3, which draw no noise on the way");
+    return i2sb::dbim_rows(s, spaced, order, eta);
+  });
+}
+
+i2sb_status i2sb_plan_i3sb(const i2sb_schedule* schedule, int32_t nfe, double eta, float* rows, int32_t* steps,
+                           i2sb_error* error) {
+  return i2sb::make_plan(schedule, nfe, nullptr, rows, steps, error, [&](const auto& s, const auto& spaced) {
+    i2sb::check_eta(eta);
+    return i2sb::i3sb_rows(s, spaced, eta);
+  });
+}
+
+}  // extern "C"

@@ -7,10 +7,12 @@
 
 namespace i2sb {
 
-// The steps of a posterior sampler, ascending from 0 to interval - 1: nfe + 1 of them.
+// The steps of a sampler, ascending from 0 to interval - 1: nfe + 1 of them.
 std::vector<int> spaced_steps(int interval, int nfe);
 
-// Rows of I2SB_ROW_COLUMNS floats.
+// All return rows of I2SB_ROW_COLUMNS floats, one for each pair of neighbouring steps, the last pair first.
 std::vector<float> posterior_rows(const Schedule& schedule, const std::vector<int>& steps, bool ot_ode);
+std::vector<float> dbim_rows(const Schedule& schedule, const std::vector<int>& steps, int order, double eta);
+std::vector<float> i3sb_rows(const Schedule& schedule, const std::vector<int>& steps, double eta);
 
 }  // namespace i2sb

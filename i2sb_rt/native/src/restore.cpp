@@ -13,30 +13,35 @@
 namespace i2sb {
 namespace {
 
-// [H,W,C] 0..255 -> [C,H',W'] in [-1,1], padded at the right and bottom.
-std::vector<float> to_planes(const uint8_t* image, int width, int height, int channels, const i2sb_layout& layout) {
+// [H,W,C] 0..255 -> [C,H',W'] in [-1,1], enlarged to the layout's size by repeating pixels (nearest neighbour), then
+// padded at the right and bottom.
+std::vector<float> to_planes(const i2sb_restore_params& p, int upscale, const i2sb_layout& layout) {
   std::array<float, 256> signal;
   for (int value = 0; value < 256; ++value) signal[value] = static_cast<float>(value) / 127.5f - 1.0f;
   const int padded_width = layout.padded_width;
-  const size_t area = static_cast<size_t>(layout.padded_height) * padded_width;
+  const size_t area = static_cast<size_t>(layout.padded_height) * padded_width, channels = p.channels;
+  std::vector<size_t> columns(padded_width);
+  for (int x = 0; x < padded_width; ++x)
+    columns[x] = static_cast<size_t>(padded_source(x, layout.width) / upscale) * channels;
   std::vector<float> planes(channels * area);
   for (int y = 0; y < layout.padded_height; ++y) {
-    const uint8_t* line = image + static_cast<size_t>(padded_source(y, height)) * width * channels;
-    for (int c = 0; c < channels; ++c) {
+    const uint8_t* line = p.image + static_cast<size_t>(padded_source(y, layout.height) / upscale) * p.width * channels;
+    for (size_t c = 0; c < channels; ++c) {
       float* to = planes.data() + c * area + static_cast<size_t>(y) * padded_width;
-      for (int x = 0; x < width; ++x) to[x] = signal[line[static_cast<size_t>(x) * channels + c]];
-      for (int x = width; x < padded_width; ++x) to[x] = to[padded_source(x, width)];
+      for (int x = 0; x < padded_width; ++x) to[x] = signal[line[columns[x] + c]];
     }
   }
   return planes;
 }
 
-std::vector<float> to_mask(const uint8_t* mask, int width, int height, const i2sb_layout& layout) {
+std::vector<float> to_mask(const uint8_t* mask, const i2sb_layout& layout) {
+  const int width = layout.width;
   std::vector<float> padded;
   padded.reserve(static_cast<size_t>(layout.padded_height) * layout.padded_width);
-  for (int y = 0; y < layout.padded_height; ++y)
-    for (int x = 0; x < layout.padded_width; ++x)
-      padded.push_back(mask[static_cast<size_t>(padded_source(y, height)) * width + padded_source(x, width)] ? 1 : 0);
+  for (int y = 0; y < layout.padded_height; ++y) {
+    const uint8_t* line = mask + static_cast<size_t>(padded_source(y, layout.height)) * width;
+    for (int x = 0; x < layout.padded_width; ++x) padded.push_back(line[padded_source(x, width)] ? 1 : 0);
+  }
   return padded;
 }
 
@@ -49,13 +54,13 @@ uint8_t to_byte(float value) {
 // Crops, pastes the known pixels as they were, and rounds.
 void to_bytes(const std::vector<float>& planes, const i2sb_restore_params& p, const i2sb_layout& layout) {
   const size_t area = static_cast<size_t>(layout.padded_height) * layout.padded_width, channels = p.channels;
-  for (int y = 0; y < p.height; ++y) {
-    const size_t line = static_cast<size_t>(y) * p.width;
+  for (int y = 0; y < layout.height; ++y) {
+    const size_t line = static_cast<size_t>(y) * layout.width;
     const auto restore = [&](size_t x) {
       const float* from = planes.data() + static_cast<size_t>(y) * layout.padded_width + x;
       for (size_t c = 0; c < channels; ++c) p.out[(line + x) * channels + c] = to_byte(from[c * area]);
     };
-    for (size_t x = 0; x < static_cast<size_t>(p.width); ++x) {
+    for (size_t x = 0; x < static_cast<size_t>(layout.width); ++x) {
       if (!p.mask || p.mask[line + x] != 0)
         restore(x);
       else
@@ -77,6 +82,8 @@ void check(const ModelRules& rules, const i2sb_restore_params& p) {
   if (p.channels != rules.channels)
     fail(I2SB_ERROR_ARGUMENT, "this model restores images of " + std::to_string(rules.channels) +
                                   " channels, the image has " + std::to_string(p.channels));
+  if (p.mask && rules.size.upscale > 1)
+    fail(I2SB_ERROR_ARGUMENT, "a mask has no meaning for a model that enlarges: no pixel of its result is known");
 }
 
 void restore(const i2sb_model& model, const i2sb_engine& engine, const i2sb_restore_params& p) {
@@ -86,10 +93,10 @@ void restore(const i2sb_model& model, const i2sb_engine& engine, const i2sb_rest
   const int threads = thread_count(p.threads);
   Watch watch(p.observer, p.observer_user, p.plan->row_count);
 
-  std::vector<float> x = to_planes(p.image, p.width, p.height, p.channels, layout), mask;
+  std::vector<float> x = to_planes(p, rules.size.upscale, layout), mask;
   const size_t area = x.size() / p.channels;
   if (p.mask) {
-    mask = to_mask(p.mask, p.width, p.height, layout);
+    mask = to_mask(p.mask, layout);
     const std::vector<float> z = image_noise(p.seed, x.size(), I2SB_NOISE_HOLE, threads);
     for (size_t i = 0; i < x.size(); ++i)
       if (mask[i % area] != 0) x[i] = z[i];

@@ -92,12 +92,15 @@ void check_tile(const SizeRules& rules, int tile, int overlap) {
 }  // namespace
 
 i2sb_layout plan_layout(const SizeRules& rules, int width, int height, int tile, int overlap) {
-  require(width >= 1 && height >= 1 && width <= 1 << 20 && height <= 1 << 20,
-          "an image's sides must be from 1 to 1048576 pixels");
+  const int limit = (1 << 20) / rules.upscale;
+  if (width < 1 || height < 1 || width > limit || height > limit)
+    fail(I2SB_ERROR_ARGUMENT, "an image's sides must be from 1 to " + std::to_string(limit) + " pixels");
   i2sb_layout layout{};
   layout.struct_size = sizeof layout;
-  layout.padded_width = round_up(std::max(width, rules.minimum), rules.multiple);
-  layout.padded_height = round_up(std::max(height, rules.minimum), rules.multiple);
+  layout.width = width * rules.upscale;
+  layout.height = height * rules.upscale;
+  layout.padded_width = round_up(std::max(layout.width, rules.minimum), rules.multiple);
+  layout.padded_height = round_up(std::max(layout.height, rules.minimum), rules.multiple);
   const int longest = std::max(layout.padded_width, layout.padded_height);
 
   require(tile >= -1, "tile must be -1 (by the model), 0 (the whole image) or the tile's side");

@@ -38,9 +38,11 @@ class Blend {
 // What the metadata of a model say about size.
 struct SizeRules {
   int multiple, minimum, tile, overlap;
+  int upscale = 1;  // sides of the result over those of the input
 };
 
-// tile -1: by the model, 0: whole; overlap -1: by the model. Throws a sentence that names the nearest legal value.
+// width, height: of the input. tile -1: by the model, 0: whole; overlap -1: by the model. Throws a sentence that names
+// the nearest legal value.
 i2sb_layout plan_layout(const SizeRules& rules, int width, int height, int tile, int overlap);
 
 }  // namespace i2sb

@@ -1,0 +1,58 @@
+"""The masks of i2sb-rt restore: which file is whose, and what of it is a hole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from i2sb_rt.cli.jobs import Job
+from i2sb_rt.errors import ImageFormatError, ImageMissingError, UsageError
+from i2sb_rt.image import FORMATS, U8, Picture, read
+
+WHITE: Final = 128
+
+
+class Masks:
+    """One mask for every image, or a folder of one each. path: the file or the folder; invert: black is the hole.
+
+    max_pixels: of a mask. Raises UsageError where there is no such file or folder.
+    """
+
+    def __init__(self, path: Path, invert: bool, max_pixels: int) -> None:
+        if not path.exists():
+            raise UsageError(f"--mask {path}: there is no such file or folder")
+        self.path, self.invert, self.max_pixels = path, invert, max_pixels
+
+    def file_of(self, job: Job) -> Path:
+        """Return the mask's file: the file itself, or in a folder the one with the image's path and any ending.
+
+        Raises ImageMissingError where the folder has none, UsageError for standard input, which has no name.
+        """
+        if not self.path.is_dir():
+            return self.path
+        if job.relative is None:
+            raise UsageError("standard input has no name to find its mask by: --mask takes a file with it")
+        for suffix in dict.fromkeys((job.relative.suffix, *FORMATS)):
+            candidate = (self.path / job.relative).with_suffix(suffix)
+            if candidate.is_file():
+                return candidate
+        wanted = (self.path / job.relative).with_suffix(".png")
+        raise ImageMissingError(f"{job.source_name} has no mask: there is no {wanted}, nor one with another ending")
+
+    def hole_of(self, file: Path, picture: Picture, image: str) -> U8:
+        """Return the hole, uint8 [H, W], 1 where the mask is white: 128 to 255 of a grey or colour file.
+
+        image: what the mask is for, in messages. Raises ImageError for a file that cannot be read, ImageFormatError
+        for one with transparency, UsageError for another size than the picture's.
+        """
+        mask = read(file, self.max_pixels)
+        if mask.alpha is not None and (mask.alpha != 255).any():
+            raise ImageFormatError(f"the mask {file} has transparency; it is white in the hole and black elsewhere")
+        if (mask.width, mask.height) != (picture.width, picture.height):
+            sizes = f"{mask.width} x {mask.height} pixels, {image} {picture.width} x {picture.height}"
+            raise UsageError(f"the mask {file} has {sizes}; they must be of one size")
+        grey = mask.colour if mask.colour.ndim == 2 else np.asarray(Image.fromarray(mask.colour).convert("L"))
+        return np.asarray((grey >= WHITE) != self.invert, np.uint8)
