@@ -20,20 +20,9 @@ import torch
 from i2sb_rt.model_file import ModelInfo, save_safetensors
 from i2sb_rt.networks import UNet
 from i2sb_rt.networks.loading import load_network
+from i2sb_rt.networks.presets import PRESETS
 
-# The unconditional network of arXiv 2105.05233, without its learned variance: what arXiv 2302.05872 starts from.
-CONFIG: dict[str, Any] = {
-    "image_size": 256,
-    "in_channels": 3,
-    "model_channels": 256,
-    "out_channels": 3,
-    "num_res_blocks": 2,
-    "attention_resolutions": [8, 16, 32],  # at 32, 16 and 8 pixels
-    "channel_mult": [1, 1, 2, 2, 4, 4],
-    "num_head_channels": 64,
-    "use_scale_shift_norm": True,
-    "resblock_updown": True,
-}
+CONFIG: dict[str, Any] = PRESETS["adm256"]
 PARAMETERS = 552_807_171
 INFO: dict[str, Any] = {
     "name": "adm256",

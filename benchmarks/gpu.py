@@ -32,11 +32,9 @@ from i2sb_rt import Plan, Schedule
 from i2sb_rt.engines.cuda import Loop
 from i2sb_rt.networks import UNet
 from i2sb_rt.networks.fused import FusedUNet
+from i2sb_rt.networks.presets import PRESETS
 
-ADM256 = {
-    "image_size": 256, "in_channels": 3, "out_channels": 3, "model_channels": 256, "num_res_blocks": 2,
-    "channel_mult": [1, 1, 2, 2, 4, 4], "attention_resolutions": [8, 16, 32], "num_head_channels": 64,
-}  # fmt: skip
+ADM256 = PRESETS["adm256"]
 TINY = ADM256 | {"model_channels": 32, "num_head_channels": 16, "channel_mult": [1, 2]}
 
 

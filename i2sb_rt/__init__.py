@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from i2sb_rt import networks as networks
+    from i2sb_rt import operators as operators
     from i2sb_rt.errors import I2SBError as I2SBError
     from i2sb_rt.plan import Plan as Plan
     from i2sb_rt.restorer import Restorer as Restorer
@@ -30,15 +31,27 @@ _HOMES = {
     "sample": "i2sb_rt.sampling",
 }
 
-__all__ = ["I2SBError", "Plan", "Restorer", "Schedule", "__version__", "load", "networks", "noise", "restore", "sample"]
+__all__ = [
+    "I2SBError",
+    "Plan",
+    "Restorer",
+    "Schedule",
+    "__version__",
+    "load",
+    "networks",
+    "noise",
+    "operators",
+    "restore",
+    "sample",
+]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
     if name == "__version__":
         value: Any = import_module("importlib.metadata").version("i2sb-rt")
-    elif name == "networks":
-        value = import_module("i2sb_rt.networks")
+    elif name in ("networks", "operators"):
+        value = import_module(f"i2sb_rt.{name}")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
     else:

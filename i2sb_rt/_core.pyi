@@ -63,7 +63,7 @@ class Model:
     def tensors(self) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
         """Every initializer: ONNX element type, shape, little-endian bytes."""
     def layout(self, width: int, height: int, tile: int = -1, overlap: int = -1) -> dict[str, int]:
-        """width and height of the result, padded_width, padded_height, tile (0 = whole), overlap, tile_count of a restore of this size."""
+        """width and height of the result, padded_width, padded_height, tile (0 = whole), overlap, tile_count."""
 
 class Engine:
     """What the loop calls for the network. Made by one of the two class methods; any thread may use it at any time."""

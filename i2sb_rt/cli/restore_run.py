@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import sys
-import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from i2sb_rt.cli import stdout
+from i2sb_rt.cli.image_run import ImageRun, check_streams, read_source, stoppable, write_target
 from i2sb_rt.cli.jobs import Job, inside, plan_jobs, protect, without
 from i2sb_rt.cli.masks import Masks
 from i2sb_rt.cli.report import Report
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.compare import compare
-from i2sb_rt.errors import CancelledError, I2SBError, ImageMissingError, OutOfMemoryError, UsageError
-from i2sb_rt.image import U8, Picture, encode, format_of, read, write, write_bytes
+from i2sb_rt.errors import UsageError
+from i2sb_rt.image import U8, Picture, format_of, write, write_bytes
 from i2sb_rt.model_file import ModelInfo
-from i2sb_rt.parallel import cores, default_jobs, in_order
+from i2sb_rt.parallel import cores, default_jobs
 from i2sb_rt.restorer import Restorer, load
 from i2sb_rt.sampling import seed_list
 from i2sb_rt.timeline import Timeline, chrome_trace
@@ -39,20 +31,7 @@ def run(options: argparse.Namespace) -> int:
     masks = _masks(options, jobs)
     jobs = jobs if masks is None else without(jobs, masks.path)
     _check(options, jobs)
-    with Stop() as stop, _one_pixel_limit(options.max_pixels), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of metadata that it cannot read
-        return stop.run(lambda: _restore_all(options, jobs, masks, stop))
-
-
-@contextmanager
-def _one_pixel_limit(max_pixels: int) -> Iterator[None]:
-    """Put our limit in the place of Pillow's, which is one for the whole process."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+    return stoppable(lambda stop: _restore_all(options, jobs, masks, stop), options.max_pixels)
 
 
 def _masks(options: argparse.Namespace, jobs: list[Job]) -> Masks | None:
@@ -72,8 +51,7 @@ def _masks(options: argparse.Namespace, jobs: list[Job]) -> Masks | None:
 def _check(options: argparse.Namespace, jobs: list[Job]) -> None:
     """Refuse what cannot work before any work begins."""
     seed_list(options.seed, 1)
-    if options.json and options.output == "-":
-        raise UsageError("--json and -o - both write to standard output; choose one")
+    check_streams(options)
     if options.compare:
         if len(jobs) > 1:
             raise UsageError(f"--compare draws one image, but {len(jobs)} are given")
@@ -90,31 +68,25 @@ def _restore_all(options: argparse.Namespace, jobs: list[Job], masks: Masks | No
         at_once = default_jobs(len(jobs), options.threads or cores())
     restorer = load(options.model, options.engine, options.threads, options.precision, at_once)
     run = _Run(options, restorer, masks, stop, Report(len(jobs), options.json, options.quiet))
-    for outcome in in_order(run.process, jobs, min(at_once, len(jobs))):
-        if outcome is not None:
-            run.report.done(*outcome)
+    run.process_all(jobs, at_once)
     if options.profile:
         write_bytes(chrome_trace(run.timelines).encode(), Path(options.profile))
     return run.report.finish(stop.signal)
 
 
-# What the JSON line says of an image, and why it failed if it did.
-Outcome = tuple[dict[str, Any], I2SBError | None]
-
-
-class _Run:
+class _Run(ImageRun):
     """What is the same for every image of a run."""
 
     def __init__(
         self, options: argparse.Namespace, restorer: Restorer, masks: Masks | None, stop: Stop, report: Report
     ) -> None:
-        self.options, self.restorer, self.masks, self.stop, self.report = options, restorer, masks, stop, report
+        super().__init__(options, stop, report)
+        self.restorer, self.masks = restorer, masks
         _check_task(restorer.info, masks is not None)
-        self.failed = False
         self.timelines: dict[str, Timeline] = {}
         sampler = options.sampler or restorer.info.sampler
         self.plan = restorer.plan(options.nfe, sampler, options.eta)
-        self.facts: dict[str, Any] = {
+        self.facts = {
             "model": restorer.info.name,
             "nfe": self.plan.nfe,
             "sampler": sampler,
@@ -125,30 +97,13 @@ class _Run:
         if options.json:
             self.facts["model_sha256"] = hashlib.sha256(restorer.path.read_bytes()).hexdigest()
 
-    def process(self, job: Job) -> Outcome | None:
-        """Restore one image; whatever goes wrong is its failure alone. None if the run was stopped before its end."""
-        if self.stop.signal is not None or (self.options.fail_fast and self.failed):
-            return None
-        record: dict[str, Any] = {"schema": 1, "in": job.source_name, "out": job.target_name}
-        if self.options.skip_existing and job.has_output:
-            return {**record, "status": "skipped"}, None
-        try:
-            done = self._restore(job)
-        except Exception as error:
-            failure = _failure(error, job)
-            if isinstance(failure, CancelledError):
-                return None
-            self.failed = True
-            details = {"code": failure.code, "message": str(failure)}
-            return {**record, "status": "failed", "error": details}, failure
-        return {**record, "status": "ok", **self.facts, **done}, None
-
-    def _restore(self, job: Job) -> dict[str, Any]:
+    def work(self, job: Job) -> dict[str, Any]:
+        """Restore one image."""
         timeline, options = Timeline(), self.options
         self.report.progress(job.source_name, 0)
         with timeline.span("total"):
             with timeline.span("decode"):
-                picture = _read(job, options.max_pixels // self.restorer.info.upscale**2)
+                picture = read_source(job, options.max_pixels // self.restorer.info.upscale**2)
                 mask, hole = self._hole(job, picture)
             tile = self.restorer.tile_of(picture.width, picture.height, options.tile, options.tile_overlap)
             restored = self.restorer.restore_picture(
@@ -162,7 +117,7 @@ class _Run:
                 observer=self._observer(job, timeline),
             )
             with timeline.span("encode"):
-                _write(restored, job)
+                write_target(restored, job)
         if options.compare:
             self._compare(picture, restored, job)
         if options.profile:
@@ -202,31 +157,3 @@ def _check_task(info: ModelInfo, masked: bool) -> None:
         raise UsageError(f"the model {info.name} fills no holes (its task is {info.task}), so it takes no --mask")
     if info.fills_holes and not masked:
         raise UsageError(f"the model {info.name} fills holes: name them with --mask")
-
-
-def _read(job: Job, max_pixels: int) -> Picture:
-    if job.source is None and sys.stdin is None:
-        raise ImageMissingError("standard input is closed")
-    return read(job.source or sys.stdin.buffer, max_pixels)
-
-
-def _write(picture: Picture, job: Job) -> None:
-    if job.target is not None:
-        write(picture, job.target)
-        return
-    stdout.write(encode(picture, "PNG"))
-
-
-def _failure(error: Exception, job: Job) -> I2SBError:
-    """Return the error as one of ours, naming the image."""
-    if os.environ.get("I2SB_RT_DEBUG"):
-        traceback.print_exception(error)
-    if isinstance(error, BrokenPipeError):
-        raise error
-    if isinstance(error, MemoryError):
-        return OutOfMemoryError(f"{job.source_name}: there is not enough memory")
-    if not isinstance(error, I2SBError):
-        return I2SBError(f"{job.source_name}: internal error: {type(error).__name__}: {error}")
-    if job.source_name not in str(error) and job.target_name not in str(error):
-        return type(error)(f"{job.source_name}: {error}")
-    return error

@@ -1,4 +1,4 @@
-"""Restore a photo: python examples/restore.py examples/photo.jpg restored.png."""
+"""Restore a JPEG photo with the shipped model: python examples/jpeg.py examples/photo.jpg restored.png."""
 
 import sys
 

@@ -1,0 +1,56 @@
+"""The arguments that the commands working on images share."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+
+def add_images(parser: Any) -> None:
+    """Add where images come from and go to: inputs, input, output."""
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="files, folders, glob patterns, or - for stdin")
+    parser.add_argument("-i", "--input", nargs="+", action="extend", default=[], metavar="INPUT", help="more inputs")
+    parser.add_argument("-o", "--output", required=True, metavar="PATH", help="a file, a folder, or - for stdout")
+
+
+def add_speed(parser: Any) -> None:
+    """Add a group with how the network is run: tile, tile_overlap, threads, jobs, engine, precision."""
+    speed = parser.add_argument_group("size and speed")
+    speed.add_argument("-t", "--tile", type=_tile, default="auto", metavar="auto|0|N", help="tile side; 0: whole image")
+    speed.add_argument("--tile-overlap", type=int, metavar="N", help="overlap of tiles (default: the model's own)")
+    speed.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    speed.add_argument("--jobs", type=int, metavar="N", help="images at work at once (default: by images and threads)")
+    speed.add_argument("--engine", choices=("auto", "native", "torch", "cuda"), default="auto", help="(default: auto)")
+    speed.add_argument(
+        "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto", help="(default: auto)"
+    )
+
+
+def add_files(parser: Any) -> Any:
+    """Add a group with what is done about files and failures, and what is told of them; return the group."""
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--max-pixels", type=_count, default=128_000_000, metavar="N", help="refuse larger images, e.g. 4M (128M)"
+    )
+    files.add_argument("--overwrite", action="store_true", help="let outputs replace inputs")
+    files.add_argument("--skip-existing", action="store_true", help="leave out images whose output exists")
+    files.add_argument("--fail-fast", action="store_true", help="stop at the first image that fails")
+    files.add_argument("--json", action="store_true", help="print one JSON line an image and a summary line")
+    files.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    return files
+
+
+def _tile(text: str) -> str | int:
+    if text == "auto":
+        return text
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto, 0, nor the side of a tile in pixels")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    match = re.fullmatch("([0-9]{1,12})([kMG]?)", text)
+    if match is None or not int(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels such as 4000000 or 4M")
+    return int(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]]

@@ -1,0 +1,117 @@
+"""What the commands that work on image after image share: reading, writing, and failing one by one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from PIL import Image
+
+from i2sb_rt.cli import stdout
+from i2sb_rt.cli.jobs import Job
+from i2sb_rt.cli.report import Report
+from i2sb_rt.cli.stop import Stop
+from i2sb_rt.errors import CancelledError, I2SBError, ImageMissingError, OutOfMemoryError, UsageError
+from i2sb_rt.image import Picture, encode, read, write
+from i2sb_rt.parallel import in_order
+
+# What the JSON line says of an image, and why it failed if it did.
+Outcome = tuple[dict[str, Any], I2SBError | None]
+
+
+class ImageRun(ABC):
+    """What is the same for every image of a run. options: those that `arguments.add_files` adds are read here."""
+
+    def __init__(self, options: argparse.Namespace, stop: Stop, report: Report) -> None:
+        self.options, self.stop, self.report = options, stop, report
+        self.failed = False
+        self.facts: dict[str, Any] = {}
+
+    @abstractmethod
+    def work(self, job: Job) -> dict[str, Any]:
+        """Read, work on and write one image; return what its JSON line says beside `facts`."""
+
+    def process_all(self, jobs: list[Job], at_once: int) -> None:
+        """Process every image, `at_once` of them at a time, and tell of each in order."""
+        for outcome in in_order(self.process, jobs, min(at_once, len(jobs))):
+            if outcome is not None:
+                self.report.done(*outcome)
+
+    def process(self, job: Job) -> Outcome | None:
+        """Process one image; whatever goes wrong is its failure alone. None if the run was stopped before its end."""
+        if self.stop.signal is not None or (self.options.fail_fast and self.failed):
+            return None
+        record: dict[str, Any] = {"schema": 1, "in": job.source_name, "out": job.target_name}
+        if self.options.skip_existing and job.has_output:
+            return {**record, "status": "skipped"}, None
+        try:
+            done = self.work(job)
+        except Exception as error:
+            failure = _failure(error, job)
+            if isinstance(failure, CancelledError):
+                return None
+            self.failed = True
+            details = {"code": failure.code, "message": str(failure)}
+            return {**record, "status": "failed", "error": details}, failure
+        return {**record, "status": "ok", **self.facts, **done}, None
+
+
+def stoppable(work: Callable[[Stop], int], max_pixels: int) -> int:
+    """Run the work of a command so that Ctrl-C stops it cleanly, and with our limit of pixels; return its exit code."""
+    with Stop() as stop, _one_pixel_limit(max_pixels), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of metadata that it cannot read
+        return stop.run(lambda: work(stop))
+
+
+def check_streams(options: argparse.Namespace) -> None:
+    """Refuse two kinds of data on standard output."""
+    if options.json and options.output == "-":
+        raise UsageError("--json and -o - both write to standard output; choose one")
+
+
+def read_source(job: Job, max_pixels: int) -> Picture:
+    """Read the input of a job. Raises what `image.read` raises."""
+    if job.source is None and sys.stdin is None:
+        raise ImageMissingError("standard input is closed")
+    return read(job.source or sys.stdin.buffer, max_pixels)
+
+
+def write_target(picture: Picture, job: Job) -> None:
+    """Write the output of a job. Raises what `image.write` raises."""
+    if job.target is not None:
+        write(picture, job.target)
+        return
+    stdout.write(encode(picture, "PNG"))
+
+
+@contextmanager
+def _one_pixel_limit(max_pixels: int) -> Iterator[None]:
+    """Put our limit in the place of Pillow's, which is one for the whole process."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _failure(error: Exception, job: Job) -> I2SBError:
+    """Return the error as one of ours, naming the image."""
+    if os.environ.get("I2SB_RT_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(f"{job.source_name}: there is not enough memory")
+    if not isinstance(error, I2SBError):
+        return I2SBError(f"{job.source_name}: internal error: {type(error).__name__}: {error}")
+    if job.source_name not in str(error) and job.target_name not in str(error):
+        return type(error)(f"{job.source_name}: {error}")
+    return error

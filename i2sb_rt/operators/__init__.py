@@ -1,0 +1,69 @@
+"""Degradations: what bridges are trained to undo, to make test data and to measure with.
+
+`get(name)(x, seed=0)` damages float32 images [B, 3, H, W] in [-1, 1]. Beside an operator with the quirks of the
+published checkpoints stands `NAME-exact`, which does what the name says; docs/operators.md tells how they differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from i2sb_rt.errors import UsageError
+from i2sb_rt.operators import blur, inpaint, jpeg, superresolution
+from i2sb_rt.operators.base import F32, F64, Operator
+from i2sb_rt.operators.masks import center_mask, freeform_mask
+from i2sb_rt.operators.mixture import DEFAULT, mixture
+
+__all__ = ["NAMES", "Operator", "center_mask", "downsample", "freeform_mask", "get"]
+
+NAMES: Final = (
+    "jpeg-QF",
+    "jpeg-QF-exact",
+    *(name + ending for name in (*blur.TAPS, *superresolution.TAPS) for ending in ("", "-exact")),
+    *inpaint.HOLES,
+    "mixture",
+)
+"""Every name that `get` takes; QF stands for a quality of 1 to 100. `mixture:NAME,NAME,...` names its members."""
+
+
+def get(name: str) -> Operator:
+    """Return the degradation of a name, one of `NAMES`. Raises UsageError for another name, telling them all."""
+    stem = name.removesuffix("-exact")
+    exact = stem != name
+    if name in inpaint.HOLES:
+        return Operator(name, partial(inpaint.filled, name=name), inpaint.HOLES[name])
+    if stem in superresolution.TAPS:
+        reduce = partial(superresolution.reduced, name=stem)
+        coarse = partial(superresolution.coarse, name=stem)
+        return replace(_seedless(name, coarse), reduce=reduce, factor=superresolution.FACTOR)
+    if stem in blur.TAPS:
+        return _seedless(name, partial(blur.exact_blur if exact else blur.ddrm_blur, name=stem))
+    if match := re.fullmatch("jpeg-([1-9][0-9]?|100)", stem):
+        return _seedless(name, partial(jpeg.libjpeg if exact else jpeg.ddrm_jpeg, quality=int(match[1])))
+    if name == "mixture" or name.startswith("mixture:"):
+        members = DEFAULT if name == "mixture" else name.removeprefix("mixture:").split(",")
+        return mixture(name, tuple(_member(member, name) for member in members))
+    raise UsageError(f"there is no operator {name!r}; there are {', '.join(NAMES)}")
+
+
+def downsample(name: str) -> Callable[[F32], F32]:
+    """Return what makes the small images of an sr4x operator: [B, 3, H, W] to [B, 3, ceil(H / 4), ceil(W / 4)].
+
+    Raises what `get` raises; what it returns raises UsageError where the operator keeps the size.
+    """
+    return get(name).downsample
+
+
+def _seedless(name: str, degrade: Callable[[F32], F32 | F64]) -> Operator:
+    """Return the operator of a degradation in which nothing is random."""
+    return Operator(name, lambda image, seed: degrade(image))
+
+
+def _member(name: str, whole: str) -> Operator:
+    if name.startswith("mixture"):
+        raise UsageError(f"{whole}: a mixture is no member of a mixture")
+    return get(name)

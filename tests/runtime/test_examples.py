@@ -1,0 +1,49 @@
+"""The examples run as their first lines say, with a model of the kind that they ask for."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+MakeModel = Callable[..., Path]
+
+
+def run(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    with Image.open(EXAMPLES / "photo.jpg") as photo:
+        photo.crop((0, 0, 96, 64)).save(tmp_path / "small.png")
+    return tmp_path / "small.png"
+
+
+def test_inpainting(make_model: MakeModel, small: Path, tmp_path: Path) -> None:
+    model, target = make_model(task="inpaint"), tmp_path / "out.png"
+    assert "pixels filled" in run("inpainting.py", model, small, target)
+    mask = np.zeros((64, 96), np.uint8)
+    mask[20:40, 30:50] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert "400 of 6144 pixels filled" in run("inpainting.py", model, small, target, tmp_path / "mask.png")
+    with Image.open(small) as before, Image.open(target) as after:
+        changed = (np.asarray(before) != np.asarray(after)).any(axis=2)
+    assert changed.any()
+    assert not changed[mask == 0].any()
+
+
+def test_superresolution(make_model: MakeModel, small: Path, tmp_path: Path) -> None:
+    model = make_model(task="sr4x-bicubic", upscale=4)
+    assert "384x256" in run("superresolution.py", model, small, tmp_path / "out.png", "dbim2", 4)
+
+
+def test_deblurring(make_model: MakeModel, small: Path, tmp_path: Path) -> None:
+    assert "blurred and restored" in run("deblurring.py", make_model(), small, tmp_path / "out.png", "blur-uni-exact")
+    with Image.open(tmp_path / "out.png") as sheet:
+        assert sheet.size == (192, 64)
