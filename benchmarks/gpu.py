@@ -143,6 +143,34 @@ def measure_step(run: Run, bandwidth: float) -> None:
         share = 3 * x.numel() * 4 / taken["ours"] / bandwidth
         times = taken["eager"] / taken["ours"]
         run.tell(f"bridge_step {case.name}", ms=1e3 * taken["ours"], of_bandwidth=share, times_eager=times)
+    measure_laid_out_step(run, x, row, seeds, bandwidth)
+
+
+def measure_laid_out_step(run: Run, x: Tensor, row: Tensor, seeds: Tensor, bandwidth: float) -> None:
+    """Time a step from and to the network's bf16 NHWC, patch 2, beside a step between two changes of layout."""
+    rows = torch.tensor(STEP_BENCHMARKS[0].rows, device=run.device)
+    kind = torch.bfloat16 if run.device == "cuda" else torch.float16
+    said = F.pixel_unshuffle(torch.randn_like(x), 2).permute(0, 2, 3, 1).to(kind).contiguous()
+    seen = torch.zeros((*said.shape[:3], 16), dtype=kind, device=run.device)
+
+    def ours(state: Tensor = x) -> None:
+        bridge_step(state, said, rows, row, seeds=seeds, patch=2, seen=seen)
+
+    def apart(state: Tensor = x) -> None:
+        bridge_step(state, F.pixel_shuffle(said.permute(0, 3, 1, 2), 2).float().contiguous(), rows, row, seeds=seeds)
+        seen[..., :12] = F.pixel_unshuffle(state, 2).permute(0, 2, 3, 1)
+
+    one, other, shown = x.clone(), x.clone(), []
+    for call, state in ((ours, one), (apart, other)):
+        seen.fill_(3)
+        call(state)
+        shown.append(seen.clone())
+    assert torch.equal(one, other), "bridge_step in the network's layout is not the step"
+    assert torch.equal(*shown), "what the network sees is not x'"
+    taken = run.seconds({"ours": ours, "apart": apart})
+    share = x.numel() * (2 * 4 + 2 * 2) / taken["ours"] / bandwidth
+    run.tell("bridge_step from and to bf16 NHWC", ms=1e3 * taken["ours"], of_bandwidth=share,
+             times_apart=taken["apart"] / taken["ours"])  # fmt: skip
 
 
 def measure_norm(run: Run, bandwidth: float) -> None:

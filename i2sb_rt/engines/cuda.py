@@ -114,7 +114,7 @@ class Step:
         def planes(wanted: bool) -> Tensor | None:
             return torch.zeros(image, device=device) if wanted else None
 
-        self.x, self.o = torch.zeros(image, device=device), torch.zeros(image, device=device)
+        self.x = torch.zeros(image, device=device)
         self.x1 = planes(shape.reads_x1)
         self.h1, self.h2 = planes(shape.history >= 1), planes(shape.history >= 2)
         self.x0 = planes(shape.history >= 2)
@@ -124,7 +124,10 @@ class Step:
         self.rows = torch.zeros((0, len(COLUMNS)), device=device)
         self.slots = self.x.new_zeros((shape.states, *image)) if shape.states else None
         self.slot = torch.zeros(1, dtype=torch.int64, device=device)
+        # With tiles the network sees cuttings of x, and o is blended; else it sees what the step before wrote.
         self.tiles = Tiles(self.x, shape) if shape.tile else None
+        self.o = torch.zeros_like(self.x) if shape.tile else None
+        self.seen = None if shape.tile else self._input(self.x, self.cond)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def load(self, rows: F32, **arrays: Any) -> None:
@@ -140,19 +143,23 @@ class Step:
         for history in (self.h1, self.h2):
             if history is not None:
                 history.zero_()
+        if self.seen is not None:
+            self.seen.copy_(self._input(self.x, self.cond))
         self.network.step.zero_()
         self.slot.fill_(len(rows) - 1)
 
     def run(self, z: Tensor | None = None, z_known: Tensor | None = None) -> None:
         """Run the row that the network's step holds, and go on to the next; nothing here waits for the device."""
-        if self.tiles is None:
-            self.o.copy_(self._predict(self.x, self.cond))
-        else:
+        if self.tiles is not None and self.o is not None:
             self.tiles.predict(self._predict, self.x, self.cond, self.o)
+            o, patch = self.o, 0
+        else:
+            assert self.seen is not None
+            o, patch = self.network(self.seen), self.network.patch
         bridge_step(
-            self.x, self.o, self.rows, self.network.step, clip=self.shape.clip, known=self.shape.known,  # type: ignore[arg-type]
+            self.x, o, self.rows, self.network.step, clip=self.shape.clip, known=self.shape.known,  # type: ignore[arg-type]
             x1=self.x1, mask=self.mask, h1=self.h1, h2=self.h2, x0=self.h1 if self.x0 is None else self.x0,
-            z=z, z_known=z_known, seeds=self.seeds,
+            z=z, z_known=z_known, seeds=self.seeds, patch=patch, seen=self.seen,
         )  # fmt: skip
         if self.h1 is not None and self.h2 is not None and self.x0 is not None:
             self.h2.copy_(self.h1)
@@ -162,15 +169,19 @@ class Step:
             self.slot.sub_(1)
         self.network.step.add_(1)
 
-    def _predict(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """Map the state and cond [B, C, H, W], float32, to the network's output [B, C, H, W], as it comes."""
+    def _input(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """Return state and cond [B, C, H, W], float32, in the network's type and layout."""
         network = self.network
         seen = x if cond is None else torch.cat([x, cond], 1)
         seen = F.pixel_unshuffle(seen, network.patch) if network.patch > 1 else seen
         rows = seen.new_zeros((len(seen), *seen.shape[2:], network.in_width), dtype=network.dtype)
         rows[..., : seen.shape[1]] = seen.permute(0, 2, 3, 1)
-        out = network(rows).permute(0, 3, 1, 2)
-        return F.pixel_shuffle(out, network.patch) if network.patch > 1 else out
+        return rows
+
+    def _predict(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """Map the state and cond [B, C, H, W], float32, to the network's output [B, C, H, W], as it comes."""
+        out = self.network(self._input(x, cond)).permute(0, 3, 1, 2)
+        return F.pixel_shuffle(out, self.network.patch) if self.network.patch > 1 else out
 
 
 class Tiles:
@@ -342,7 +353,9 @@ class Loop:
     def _capture(self, step: Step, count: int) -> torch.cuda.CUDAGraph:
         """Capture `count` steps; the buffers' contents are what they were."""
         kept = {
-            name: getattr(step, name).clone() for name in ("x", "h1", "h2", "slot") if getattr(step, name) is not None
+            name: getattr(step, name).clone()
+            for name in ("x", "seen", "h1", "h2", "slot")
+            if getattr(step, name) is not None
         }
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())

@@ -143,8 +143,40 @@ STEP_CASES: Final = (
     StepCase("denormal", (2, 3, 17, 31), EVERYTHING, mask="random", values="denormal", keeps_x0=True),
     StepCase("special", (2, 3, 17, 31), EVERYTHING, mask="random", values="special", keeps_x0=True),
     StepCase("special_clipped", (2, 3, 17, 31), POSTERIOR, clip=True, values="special", keeps_x0=True),
+    StepCase("blocks", (2, 3, 8, 12), EVERYTHING, step=3, mask="random", keeps_x0=True),
+    StepCase("blocks_odd", (3, 3, 5, 7), HISTORY, step=1, clip=True),
     StepCase("many_pieces", (2, 3, 211, 223), EVERYTHING, mask="random", step=1, keeps_x0=True),
 )
+
+
+@dataclass(frozen=True)
+class StepLayout:
+    """The network's own layout: its patch, the channels that it says and sees (at least C patch^2), their type."""
+
+    patch: int
+    said: int
+    seen: int
+    dtype: Literal["float32", "float16"]
+
+    def blocks(self, planes: Array, channels: int, rest: float) -> NDArray[Any]:
+        """Return planes [B, C, H, W] in this layout, `rest` in the channels behind them."""
+        n, _, h, w = planes.shape
+        out = np.full((n, h // self.patch, w // self.patch, channels), rest, self.dtype)
+        for k, (c, y, x) in enumerate(np.ndindex(planes.shape[1], self.patch, self.patch)):
+            out[..., k] = planes[:, c, y :: self.patch, x :: self.patch]
+        return out
+
+
+STEP_LAYOUTS: Final = {
+    "blocks": (
+        StepLayout(1, 3, 8, "float16"),
+        StepLayout(1, 8, 3, "float32"),
+        StepLayout(2, 12, 24, "float16"),
+        StepLayout(4, 49, 48, "float32"),
+    ),
+    "blocks_odd": (StepLayout(1, 3, 6, "float16"),),
+}
+"""By the name of a case, the layouts that it is run in."""
 
 # What the benchmarks time: the rows of I2SB on photographs, with and without noise, a mask, a history.
 STEP_BENCHMARKS: Final = (

@@ -21,19 +21,31 @@ from i2sb_kernels.bridge_step.gpu import bridge_step_kernel
 from i2sb_kernels.group_norm_silu.gpu import CHUNK, TILE, apply_kernel, merge_kernel, small_kernel, stats_kernel
 from i2sb_kernels.noise.gpu import GROUPS, noise_kernel
 
-POINTERS = ("x", "o", "rows", "step", "x1", "mask", "h1", "h2", "x0", "z", "z_known", "seeds")
+POINTERS = ("x", "o", "rows", "step", "x1", "mask", "h1", "h2", "x0", "z", "z_known", "seeds", "seen")
 TYPES = {"step": "*i32", "seeds": "*i64", "gamma": "*fp32", "beta": "*fp32", "bias": "*fp32", "partial": "*fp32"}
 TYPES |= {"moved": "*fp32"}
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 
-def source(kernel: Any, element: str, numbers: dict[str, str], absent: tuple[str, ...] = (), **constants: Any) -> Any:
-    """A kernel with pointers of an element type, numbers of the given types, some pointers absent, and constants."""
+def source(
+    kernel: Any,
+    element: str,
+    numbers: dict[str, str],
+    absent: tuple[str, ...] = (),
+    network: str = "",
+    **constants: Any,
+) -> Any:
+    """A kernel with pointers of an element type, numbers of the given types, some pointers absent, and constants.
+
+    network: the type of o and seen, where it is another.
+    """
     constants |= {f"{name}_ptr": None for name in absent}
 
     def kind(name: str) -> str:
         if name in constants:
             return "constexpr"
+        if network and name in ("o_ptr", "seen_ptr"):
+            return f"*{network}"
         return numbers.get(name) or TYPES.get(name.removesuffix("_ptr"), f"*{element}")
 
     signature = {name: kind(name) for name in kernel.arg_names}
@@ -45,9 +57,14 @@ def source(kernel: Any, element: str, numbers: dict[str, str], absent: tuple[str
 
 
 def step_source(present: tuple[str, ...], clip: bool = False, known_x0: bool = False, wide: bool = False) -> Any:
-    numbers = {"size": "i64" if wide else "i32", "pixels": "i32", "blocks": "i32"}
+    numbers = {"size": "i64" if wide else "i32", "pixels": "i32", "blocks": "i32", "width": "i32"}
     absent = tuple(name for name in POINTERS if name not in present)
-    return source(bridge_step_kernel, "fp32", numbers, absent, CLIP=clip, KNOWN_X0=known_x0, WIDE=wide, GROUPS=GROUPS)
+    laid_out = "seen" in present
+    return source(
+        bridge_step_kernel, "fp32", numbers, absent, "bf16" if laid_out else "",
+        CLIP=clip, KNOWN_X0=known_x0, WIDE=wide, GROUPS=GROUPS,
+        PATCH=2 * laid_out, SAID=12 * laid_out, SEEN=24 * laid_out,
+    )  # fmt: skip
 
 
 def noise_source() -> Any:
@@ -79,13 +96,15 @@ def norm_sources() -> dict[str, Any]:
 
 
 def sources() -> dict[str, Any]:
-    everything = tuple(name for name in POINTERS if name not in ("z", "z_known"))
+    everything = tuple(name for name in POINTERS if name not in ("z", "z_known", "seen"))
     return {
         "step_posterior": step_source(("x", "o", "rows", "step", "seeds")),
         "step_ode": step_source(("x", "o", "rows", "step")),
         "step_everything": step_source(everything, clip=True),
         "step_everything_wide": step_source(everything, clip=True, known_x0=True, wide=True),
-        "step_recorded": step_source(POINTERS),
+        "step_recorded": step_source(POINTERS[:-1]),
+        "step_laid_out": step_source(("x", "o", "rows", "step", "seeds", "seen")),
+        "step_laid_out_everything": step_source((*everything, "seen"), clip=True),
         "noise": noise_source(),
         **norm_sources(),
     }

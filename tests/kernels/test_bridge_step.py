@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from i2sb_kernels.bridge_step import COLUMNS, cpu, reference
-from i2sb_kernels.cases import STEP_CASES, StepCase, step_bounds
+from i2sb_kernels.cases import STEP_CASES, STEP_LAYOUTS, StepCase, StepLayout, step_bounds
 from i2sb_kernels.noise import Purpose
 
 Arrays = dict[str, np.ndarray]
@@ -180,6 +180,87 @@ def test_any_row_on_any_shape(shape, row, mask, known, clip):
     arrays = inputs(case, noise_made=False)
     after, x0 = reference.stepped(rows=case.rows, step=0, clip=clip, known=known, **arrays)
     np.testing.assert_array_equal(native(case, arrays), (after, x0))
+
+
+layouts = pytest.mark.parametrize(
+    ("name", "layout"), [(name, layout) for name, found in STEP_LAYOUTS.items() for layout in found]
+)
+
+
+def laid_out(case: StepCase, layout: StepLayout) -> tuple[Arrays, np.ndarray]:
+    """The case's arrays with o as the network's type rounds it, and o in the network's layout, NaN behind it."""
+    arrays = inputs(case, noise_made=True)
+    arrays["o"] = arrays["o"].astype(layout.dtype).astype(np.float32)
+    return arrays, layout.blocks(arrays["o"], layout.said, np.nan)
+
+
+def assert_is_shown(layout: StepLayout, seen: np.ndarray, x: np.ndarray) -> None:
+    """The next x stands in what the network sees, rounded to its type; what stood behind it still does."""
+    np.testing.assert_array_equal(seen, layout.blocks(x, layout.seen, -7.5))
+
+
+@layouts
+def test_the_networks_layout_on_a_cpu(name, layout):
+    case = case_named(name)
+    arrays, said = laid_out(case, layout)
+    wanted = native(case, arrays)
+    for twin in (cpu, reference):
+        x, x0 = arrays["x"].copy(), np.full(case.shape, np.nan, np.float32)
+        seen = layout.blocks(np.full(case.shape, np.nan), layout.seen, -7.5)
+        rest = {key: array for key, array in arrays.items() if key not in ("x", "o")}
+        options = {"clip": case.clip, "known": case.known, "patch": layout.patch, "seen": seen, "x0": x0}
+        twin.bridge_step(x, said, case.rows, case.step, **options, **rest)
+        np.testing.assert_allclose(x, wanted[0], rtol=0, atol=4e-6)
+        assert_is_shown(layout, seen, x)
+
+
+@layouts
+def test_the_networks_layout_in_triton(name, layout, triton_twins):
+    import torch
+
+    case = case_named(name)
+    arrays, said = laid_out(case, layout)
+    wanted = triton(triton_twins, case, arrays)
+    tensors = {
+        key: torch.from_numpy(array.view(np.int64) if key == "seeds" else array.copy()).to(triton_twins.device)
+        for key, array in (arrays | {"o": said}).items()
+    }
+    seen = torch.from_numpy(layout.blocks(np.full(case.shape, np.nan), layout.seen, -7.5)).to(triton_twins.device)
+    step = torch.tensor([case.step], dtype=torch.int32, device=triton_twins.device)
+    rows = torch.from_numpy(case.rows).to(triton_twins.device)
+    triton_twins.bridge_step.bridge_step(
+        rows=rows, step=step, clip=case.clip, known=case.known, patch=layout.patch, seen=seen, **tensors
+    )
+    x = tensors["x"].cpu().numpy()
+    np.testing.assert_array_equal(x, wanted[0])
+    assert_is_shown(layout, seen.cpu().numpy(), x)
+
+
+def test_a_layout_that_does_not_fit_is_refused(triton_twins):
+    import torch
+
+    x, rows = np.zeros((2, 3, 6, 8), np.float32), np.zeros((1, 10), np.float32)
+    good, half = np.zeros((2, 3, 4, 12), np.float32), np.zeros((2, 3, 4, 12), np.float16)
+    wrong = [
+        ({"patch": 4, "o": good}, ValueError, "patch is 4; it must divide the sides"),
+        ({"patch": 2, "o": good[..., :11].copy()}, ValueError, "o has shape"),
+        ({"patch": 2, "o": good[:, :2].copy()}, ValueError, "o has shape"),
+        ({"patch": 2, "o": good.astype(np.float64)}, TypeError, "o is .*float64"),
+        ({"patch": 2, "o": good, "seen": np.zeros((2, 3, 4, 13), np.float32)[..., :12]}, ValueError, "contiguous"),
+        ({"patch": 2, "o": half, "seen": np.zeros((2, 3, 3, 12), np.float16)}, ValueError, "seen has shape"),
+        ({"o": x, "seen": good}, ValueError, "patch is 0"),
+    ]
+    for changes, error, words in wrong:
+        o = changes.pop("o")
+        with pytest.raises(error, match=words):
+            cpu.bridge_step(x.copy(), o, rows, 0, **changes)
+        tensors = {key: torch.from_numpy(value) if key == "seen" else value for key, value in changes.items()}
+        if triton_twins.device == "cpu":
+            step = torch.zeros(1, dtype=torch.int32)
+            with pytest.raises(error, match=words):
+                triton_twins.bridge_step.bridge_step(
+                    torch.from_numpy(x.copy()), torch.from_numpy(o), torch.from_numpy(rows), step, **tensors
+                )
 
 
 def test_triton_reads_row_and_step_from_memory(triton_twins):

@@ -17,6 +17,7 @@ NORMS = ("stats", "stats_residual_down", "merge", "apply", "apply_down", "small"
 KERNELS = (
     "noise",
     *(f"step_{name}" for name in ("posterior", "ode", "everything", "everything_wide", "recorded")),
+    *("step_laid_out", "step_laid_out_everything"),
     *(
         f"norm_{name}"
         for name in ("stats", "stats_residual_down", "merge", "apply", "apply_down", "small", "small_down")

@@ -34,11 +34,18 @@ def bridge_step(
     z: Any = None,
     z_known: Any = None,
     seeds: Any = None,
+    patch: int = 0,
+    seen: Any = None,
 ) -> None:
-    """Overwrite x by x', and x0, if given, by this row's x0.
+    """Overwrite x by x', x0, if given, by this row's x0, and in seen, if given, what the network sees next.
 
-    All arrays are contiguous float32, all NumPy's or all PyTorch's on one device. On a GPU the coefficients are read
-    from `rows` and `step` when the kernel runs, so that a captured graph may be replayed for another row.
+    All arrays are contiguous float32, all NumPy's or all PyTorch's on one device; o and seen may be as the network has
+    them. On a GPU the coefficients are read from `rows` and `step` when the kernel runs, so that a captured graph may
+    be replayed for another row.
+
+    With patch = P above 0, o is [B, H/P, W/P, K], float32 or float16 (on a GPU bfloat16 too), K >= C P^2: the channels
+    that pixel_shuffle(P) takes, the last axis innermost; what stands behind C P^2 is not read. So is seen, which gets
+    pixel_unshuffle(x', P); what stands behind C P^2 (cond, zeros) is left as it is.
 
     Args:
         x: [B, C, ...], read and overwritten.
@@ -55,6 +62,8 @@ def bridge_step(
         z: like x, recorded draws.
         z_known: like x, recorded draws for known pixels.
         seeds: [B], uint64 (as a tensor int64, the same bits); needed if noise is made here.
+        patch: 0, or the P of o's and seen's layout, which divides H and W.
+        seen: [B, H/P, W/P, M], of o's type, M >= C P^2, written; only with a patch.
 
     Raises:
         TypeError, ValueError: an array is missing, or of another type, shape or layout.
@@ -78,6 +87,8 @@ def bridge_step(
         z=z,
         z_known=z_known,
         seeds=seeds,
+        patch=patch,
+        seen=seen,
     )
 
 

@@ -1,17 +1,20 @@
 """bridge_step in C++: AVX-512, AVX2 or plain, with the same bits from each and from any number of threads."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from i2sb_kernels import _native
 from i2sb_kernels.bridge_step import Known
+from i2sb_kernels.bridge_step.reference import show, to_planes
 
 Array = NDArray[np.float32]
 
 
 def bridge_step(
     x: Array,
-    o: Array,
+    o: NDArray[Any],
     rows: Array,
     step: int,
     *,
@@ -25,10 +28,12 @@ def bridge_step(
     z: Array | None = None,
     z_known: Array | None = None,
     seeds: NDArray[np.uint64] | None = None,
+    patch: int = 0,
+    seen: NDArray[Any] | None = None,
     threads: int = 1,
     isa: str = "auto",
 ) -> None:
-    """As `i2sb_kernels.bridge_step.bridge_step`.
+    """As `i2sb_kernels.bridge_step.bridge_step`; the network's own layout, which no CPU engine has, is NumPy's work.
 
     Two more: threads, how many to use, at least 1; isa, `auto`, `scalar`, `avx2` or `avx512`.
 
@@ -40,7 +45,7 @@ def bridge_step(
     """
     _native.bridge_step(
         x,
-        o,
+        to_planes(o, x, patch),
         rows[step],
         step,
         clip=clip,
@@ -56,3 +61,4 @@ def bridge_step(
         threads=threads,
         isa=isa,
     )
+    show(x, seen, patch)

@@ -14,6 +14,7 @@ from i2sb_kernels.bridge_step import COLUMNS, Known
 from i2sb_kernels.noise.gpu import GROUPS, check_device, normals
 
 _COLUMNS = tl.constexpr(len(COLUMNS))
+_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 _PURPOSE_STEP = tl.constexpr(0)
 _PURPOSE_KNOWN = tl.constexpr(2)
 
@@ -43,6 +44,18 @@ def drawn(coefficient, z_ptr, seeds_ptr, image, at, inside, group, row, PURPOSE:
 
 
 @triton.jit
+def in_blocks(image, i, pixels, width, CHANNELS: tl.constexpr, PATCH: tl.constexpr):
+    """Where element i of an image [C, H, W] lies in [B, H/P, W/P, CHANNELS]: channel (c P + y % P) P + x % P."""
+    c = i // pixels
+    place = i % pixels
+    y = place // width
+    x = place % width
+    block = (y // PATCH) * (width // PATCH) + x // PATCH
+    channel = (c * PATCH + y % PATCH) * PATCH + x % PATCH
+    return image.to(tl.int64) * (pixels // (PATCH * PATCH)) * CHANNELS + block.to(tl.int64) * CHANNELS + channel
+
+
+@triton.jit
 def bridge_step_kernel(
     x_ptr,
     o_ptr,
@@ -56,15 +69,23 @@ def bridge_step_kernel(
     z_ptr,
     z_known_ptr,
     seeds_ptr,
+    seen_ptr,
     size,
     pixels,
     blocks,
+    width,
     CLIP: tl.constexpr,
     KNOWN_X0: tl.constexpr,
     WIDE: tl.constexpr,
     GROUPS: tl.constexpr,
+    PATCH: tl.constexpr = 0,
+    SAID: tl.constexpr = 0,
+    SEEN: tl.constexpr = 0,
 ):
-    """Step 4 * GROUPS elements of an image of `size`; `blocks` programs an image. WIDE: indices of 64 bits."""
+    """Step 4 * GROUPS elements of an image of `size`; `blocks` programs an image. WIDE: indices of 64 bits.
+
+    PATCH: of the layout of o, which has SAID channels, and of seen, which has SEEN; 0: o lies as x does.
+    """
     program = tl.program_id(0)
     image = program // blocks
     block = program % blocks
@@ -88,7 +109,10 @@ def bridge_step_kernel(
     r = tl.load(row_ptr + 9)
 
     x = load_if((p != 0) | (a != 0), x_ptr, at, i, size)
-    o = load_if(q != 0, o_ptr, at, i, size)
+    if PATCH == 0:
+        o = load_if(q != 0, o_ptr, at, i, size)
+    else:
+        o = load_if(q != 0, o_ptr, in_blocks(image, i, pixels, width, SAID, PATCH), i, size).to(tl.float32)
     x0 = 0.0 + term(p, x) + term(q, o)
     if CLIP:
         x0 = tl.where(x0 < -1.0, -1.0, x0)
@@ -119,6 +143,8 @@ def bridge_step_kernel(
     tl.store(x_ptr + at, after, mask=inside)
     if x0_ptr is not None:
         tl.store(x0_ptr + at, x0, mask=inside)
+    if seen_ptr is not None:
+        tl.store(seen_ptr + in_blocks(image, i, pixels, width, SEEN, PATCH), after, mask=inside)
 
 
 def _check(
@@ -137,6 +163,20 @@ def _check(
         raise ValueError(f"{name} must be contiguous")
 
 
+def _check_blocks(o: torch.Tensor, seen: torch.Tensor | None, x: torch.Tensor, patch: int) -> None:
+    """Raise TypeError or ValueError if o or seen is not [B, H/P, W/P, C P^2 or more] of the network's type."""
+    if x.dim() != 4 or patch < 1 or x.shape[2] % patch or x.shape[3] % patch:
+        raise ValueError(f"patch is {patch}; it must divide the sides of x, which is {tuple(x.shape)}")
+    n, c, h, w = x.shape
+    if o.dtype not in _TYPES:
+        raise TypeError(f"o is {o.dtype}; it must be float32, float16 or bfloat16")
+    for name, tensor in {"o": o, "seen": seen}.items():
+        if tensor is None:
+            continue
+        least = c * patch**2
+        _check(name, tensor, x, (n, h // patch, w // patch, max(least, tensor.shape[-1])), o.dtype)
+
+
 def bridge_step(
     x: torch.Tensor,
     o: torch.Tensor,
@@ -153,6 +193,8 @@ def bridge_step(
     z: torch.Tensor | None = None,
     z_known: torch.Tensor | None = None,
     seeds: torch.Tensor | None = None,
+    patch: int = 0,
+    seen: torch.Tensor | None = None,
 ) -> None:
     """As `i2sb_kernels.bridge_step.bridge_step`, on a GPU; nothing here waits for it.
 
@@ -167,7 +209,11 @@ def bridge_step(
     shape = tuple(x.shape)
     if len(shape) < 2:
         raise ValueError(f"x has shape {shape}; it must be [batch, channels, ...]")
-    for name, tensor in {"x": x, "o": o, "x1": x1, "h1": h1, "h2": h2, "x0": x0, "z": z, "z_known": z_known}.items():
+    if patch or seen is not None:
+        _check_blocks(o, seen, x, patch)
+    else:
+        _check("o", o, x, shape, torch.float32)
+    for name, tensor in {"x": x, "x1": x1, "h1": h1, "h2": h2, "x0": x0, "z": z, "z_known": z_known}.items():
         _check(name, tensor, x, shape, torch.float32)
     _check("mask", mask, x, (shape[0], 1, *shape[2:]), torch.float32)
     _check("rows", rows, x, (rows.shape[0], len(COLUMNS)), torch.float32)
@@ -183,6 +229,7 @@ def bridge_step(
     blocks = triton.cdiv(size, 4 * GROUPS)
     with torch.cuda.device_of(x):
         bridge_step_kernel[(shape[0] * blocks,)](
-            x, o, rows, step, x1, mask, h1, h2, x0, z, z_known, seeds, size, size // shape[1], blocks,
+            x, o, rows, step, x1, mask, h1, h2, x0, z, z_known, seeds, seen, size, size // shape[1], blocks, shape[-1],
+            PATCH=patch, SAID=o.shape[-1] if patch else 0, SEEN=0 if seen is None else seen.shape[-1],
             CLIP=clip, KNOWN_X0=known == "x0", WIDE=size > 2**31 - 8 * GROUPS, GROUPS=GROUPS, enable_fp_fusion=False,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """bridge_step in NumPy, to be held against the equations. The truth."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,9 +72,59 @@ def stepped(
     return after, x0
 
 
-def bridge_step(x: Array, o: Array, rows: Array, step: int, *, x0: Array | None = None, **options: object) -> None:
+def to_planes(o: NDArray[Any], like: Array, patch: int) -> Array:
+    """Return what the network says as float32 [B, C, H, W]: pixel_shuffle of its first C P^2 channels; P = 0: o itself.
+
+    o: [B, H/P, W/P, K]. Raises TypeError, ValueError where it is not.
+    """
+    if not patch:
+        return o
+    blocks = check_layout("o", o, like, patch)
+    n, c, h, w = like.shape
+    planes = blocks.reshape(n, h // patch, w // patch, c, patch, patch).transpose(0, 3, 1, 4, 2, 5)
+    return np.ascontiguousarray(planes.reshape(like.shape), np.float32)
+
+
+def show(x: Array, seen: NDArray[Any] | None, patch: int) -> None:
+    """Write pixel_unshuffle(x, P) into the first C P^2 channels of seen [B, H/P, W/P, M], if there is one."""
+    if seen is None:
+        return
+    blocks = check_layout("seen", seen, x, patch)
+    n, c, h, w = x.shape
+    cut = x.reshape(n, c, h // patch, patch, w // patch, patch).transpose(0, 2, 4, 1, 3, 5)
+    with np.errstate(over="ignore"):
+        blocks[...] = cut.reshape(blocks.shape)
+
+
+def check_layout(name: str, array: NDArray[Any], like: Array, patch: int) -> NDArray[Any]:
+    """Return the C P^2 channels of an array in the network's layout; raise TypeError, ValueError if it is not."""
+    if like.ndim != 4 or patch < 1 or like.shape[2] % patch or like.shape[3] % patch:
+        raise ValueError(f"patch is {patch}; it must divide the sides of x, which is {like.shape}")
+    n, c, h, w = like.shape
+    channels, sides = c * patch**2, (n, h // patch, w // patch)
+    if array.dtype not in (np.float32, np.float16):
+        raise TypeError(f"{name} is {array.dtype}; it must be float32 or float16")
+    if array.ndim != 4 or array.shape[:3] != sides or array.shape[3] < channels:
+        raise ValueError(f"{name} has shape {array.shape}; it must be {sides} with {channels} or more channels")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be contiguous")
+    return array[..., :channels]
+
+
+def bridge_step(
+    x: Array,
+    o: NDArray[Any],
+    rows: Array,
+    step: int,
+    *,
+    x0: Array | None = None,
+    patch: int = 0,
+    seen: NDArray[Any] | None = None,
+    **options: object,
+) -> None:
     """As `i2sb_kernels.bridge_step.bridge_step`."""
-    after, clean = stepped(x, o, rows, step, **options)  # type: ignore[arg-type]
+    after, clean = stepped(x, to_planes(o, x, patch), rows, step, **options)  # type: ignore[arg-type]
     x[...] = after
     if x0 is not None:
         x0[...] = clean
+    show(x, seen, patch)
