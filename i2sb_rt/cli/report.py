@@ -21,11 +21,15 @@ def printable(text: str) -> str:
 
 @dataclass
 class Report:
-    """Counts and prints the images of a run. total: how many there are; as_json, quiet: what is printed."""
+    """Counts and prints the images of a run. total: how many there are; as_json, quiet: what is printed.
+
+    each: whether JSON tells of every image, or only of those that failed.
+    """
 
     total: int
     as_json: bool = False
     quiet: bool = False
+    each: bool = True
     counts: dict[str, int] = field(default_factory=lambda: {"ok": 0, "skipped": 0, "failed": 0})
     failures: list[tuple[str, I2SBError]] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
@@ -58,9 +62,9 @@ class Report:
             self._at_work.pop(record["in"], None)
             if error is not None:
                 self.failures.append((record["in"], error))
-            if self.as_json:
+            if self.as_json and (self.each or error is not None):
                 stdout.say(json.dumps(record))
-            self._clear()
+            self.clear()
             if error is not None:
                 print(f"i2sb-rt: {printable(str(error))}", file=sys.stderr)
             elif not (self.quiet or self.has_bar or self.as_json):
@@ -68,6 +72,7 @@ class Report:
 
     def finish(self, signal: int | None) -> int:
         """Print the summary and return the exit code. signal: what stopped the run, if anything did."""
+        self.clear()
         code = self._exit_code(signal)
         seconds = time.monotonic() - self.begun
         if self.as_json:
@@ -93,13 +98,14 @@ class Report:
         codes = {int(error.exit_code) for _, error in self.failures}
         return codes.pop() if len(codes) == 1 else int(Exit.ALL_FAILED)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take the bar away, so that other lines can be printed."""
         if self.has_bar:
             sys.stderr.write("\r\x1b[K")
 
 
 def _line(record: dict[str, Any]) -> str:
-    names = printable(f"{record['in']} -> {record['out']}")
+    names = printable(" -> ".join(record[key] for key in ("in", "out") if key in record))
     if record["status"] == "skipped":
         return f"{names} (skipped: it exists)"
     return f"{names} ({record['w']}x{record['h']}, {record['ms']['total'] / 1e3:.2f} s)"

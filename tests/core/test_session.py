@@ -253,7 +253,7 @@ def test_a_model_that_enlarges_takes_no_mask_and_no_giant(open_model: Callable[.
         _core.restore(model, engine, identity_rows(), np.zeros((4, 4, 3), np.uint8), mask=np.ones((4, 4), np.uint8))
     with pytest.raises(ValueError, match="from 1 to 262144 pixels"):
         model.layout(262145, 1)
-    with pytest.raises(_core.ModelError, match="i2sb.upscale is '65'"):
+    with pytest.raises(_core.ModelError, match=r"i2sb\.upscale is '65'"):
         open_model(upscale="65")
 
 

@@ -46,9 +46,7 @@ def test_jpeg_improves_a_photo_it_never_saw(quality: int, gain: float) -> None:
 
 def test_the_example_runs(tmp_path: Path) -> None:
     target = tmp_path / "restored.png"
-    run = subprocess.run(
-        [sys.executable, ROOT / "examples" / "jpeg.py", PHOTO, target], capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, ROOT / "examples" / "jpeg.py", PHOTO, target], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     with Image.open(PHOTO) as photo, Image.open(target) as restored:
         assert restored.size == photo.size

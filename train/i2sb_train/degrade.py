@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from i2sb_rt.operators.jpeg import compress
 from i2sb_train.recipe import Degradation
 
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 MARGIN = 16
 """Pixels kept around a crop, so that decoding has true neighbours across its border; also the largest chroma block."""
-
-
-def jpeg(image: NDArray[np.uint8], quality: int, subsampling: str | None = None) -> NDArray[np.uint8]:
-    """Compress and decode with libjpeg; uint8 [H, W, 3] to the same. None is Pillow's own subsampling, 4:2:0."""
-    buffer = io.BytesIO()
-    options = {} if subsampling is None else {"subsampling": subsampling}
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, **options)
-    return np.asarray(Image.open(buffer).convert("RGB"))
 
 
 def jpeg_pair(
@@ -38,4 +29,4 @@ def jpeg_pair(
     subsampling = SUBSAMPLINGS[int(rng.choice(3, p=weights))]
     y, x = MARGIN + (rng.integers(-MARGIN // 2, MARGIN // 2, 2) if rng.random() < config.shifted else np.zeros(2, int))
     window = (slice(y, y + crop), slice(x, x + crop))
-    return region[window], jpeg(region, quality, subsampling)[window]
+    return region[window], compress(region, quality, subsampling)[window]

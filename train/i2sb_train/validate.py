@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from i2sb_train.data import to_signal
-from i2sb_train.degrade import jpeg
+from i2sb_rt.evaluation.metrics import psnr
+from i2sb_rt.operators.jpeg import compress
+from i2sb_train.data import Pixels, to_signal
 from i2sb_train.i2sb import Bridge
-from i2sb_train.metrics import Pixels, psnr
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ def one_call(network: nn.Module, bridge: Bridge, damaged: Pixels, device: torch.
 def validate(
     network: nn.Module, bridge: Bridge, pictures: Sequence[Pixels], qualities: Sequence[int], device: torch.device
 ) -> list[Score]:
-    """Score a network at several JPEG qualities, with Pillow's own subsampling."""
+    """Score a network at several JPEG qualities, chroma 4:2:0."""
     scores = []
     for quality in qualities:
-        damaged = [jpeg(p, quality) for p in pictures]
+        damaged = [compress(p, quality) for p in pictures]
         before = np.mean([psnr(p, d) for p, d in zip(pictures, damaged, strict=True)])
         after = np.mean([psnr(p, one_call(network, bridge, d, device)) for p, d in zip(pictures, damaged, strict=True)])
         scores.append(Score(quality, float(before), float(after)))

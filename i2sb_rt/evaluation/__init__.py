@@ -1,0 +1,1 @@
+"""How good restored pictures are: metrics, tables and curves. docs/evaluation.md defines them."""
