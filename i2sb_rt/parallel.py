@@ -19,12 +19,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_jobs(images: int, threads: int) -> int:
-    """Return how many images to work on at once with so many CPU threads.
+def default_jobs(images: int, threads: int, batch: int = 1) -> int:
+    """Return how many images to work on at once with so many CPU threads. batch: images that the engine takes together.
 
     A network call spreads well over about four threads; and with two images, one is read or written while the other
-    is in the network.
+    is in the network. So a batch is gathered while another is at work.
     """
+    if batch > 1:
+        return max(1, min(images, 2 * batch))
     return max(1, min(images, threads, max(2, threads // 4)))
 
 

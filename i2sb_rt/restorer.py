@@ -32,7 +32,8 @@ def load(
     engine: str = "auto",
     threads: int | None = None,
     precision: str = "auto",
-    jobs: int = 1,
+    jobs: int | None = None,
+    batch: int | None = None,
 ) -> Restorer:
     """Load a model and make it ready to restore.
 
@@ -40,6 +41,8 @@ def load(
     cuda; `Restorer.engine_name` tells which one it became. threads: None is one a core. precision: auto, fp32, bf16, on
     a GPU also tf32 or fp16.
     jobs: images of a list, or from several threads, that are at work at once; the threads are shared out among them.
+    None is 1, or twice the batch. batch: for the engine cuda, images of one size, or tiles, that the GPU takes
+    together, always as many: more images a second, but one image takes as long as all of them.
     Raises ModelFileError, DeviceError, and UsageError for values that are none of these.
     """
     path = models.find(name_or_path)
@@ -48,7 +51,9 @@ def load(
     with from_core():
         model = _core.Model(str(path))
     info = ModelInfo.from_metadata(model.metadata, str(path))
-    return Restorer(path, info, model, open_engine(path, model, engine, threads, precision, jobs), jobs, threads)
+    at_once = jobs if jobs is not None else 2 * batch if batch is not None and batch > 1 else 1
+    opened = open_engine(path, model, engine, threads, precision, at_once, batch)
+    return Restorer(path, info, model, opened, at_once, threads)
 
 
 def restore(images: Any, model: str | Path = "jpeg", *, engine: str = "auto", **options: Any) -> Any:

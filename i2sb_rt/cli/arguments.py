@@ -21,6 +21,7 @@ def add_speed(parser: Any) -> None:
     speed.add_argument("--tile-overlap", type=int, metavar="N", help="overlap of tiles (default: the model's own)")
     speed.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     speed.add_argument("--jobs", type=int, metavar="N", help="images at work at once (default: by images and threads)")
+    speed.add_argument("--batch", type=int, metavar="N", help="images or tiles that a GPU takes together (default: 1)")
     speed.add_argument("--engine", choices=("auto", "native", "torch", "cuda"), default="auto", help="(default: auto)")
     speed.add_argument(
         "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto", help="(default: auto)"

@@ -82,8 +82,8 @@ def _check(options: argparse.Namespace, jobs: list[Job], metrics: Sequence[str])
 
 
 def _evaluate(options: argparse.Namespace, jobs: list[Job], tasks: list[Operator], scorer: Scorer, stop: Stop) -> int:
-    at_once = options.jobs or default_jobs(len(jobs), options.threads or cores())
-    restorer = load(options.model, options.engine, options.threads, options.precision, at_once)
+    at_once = options.jobs or default_jobs(len(jobs), options.threads or cores(), options.batch or 1)
+    restorer = load(options.model, options.engine, options.threads, options.precision, at_once, options.batch)
     run = _Run(options, restorer, tasks, scorer, jobs, stop)
     run.process_all(jobs, at_once)
     run.report.clear()

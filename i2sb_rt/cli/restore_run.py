@@ -65,8 +65,8 @@ def _check(options: argparse.Namespace, jobs: list[Job]) -> None:
 def _restore_all(options: argparse.Namespace, jobs: list[Job], masks: Masks | None, stop: Stop) -> int:
     at_once = options.jobs
     if at_once is None:
-        at_once = default_jobs(len(jobs), options.threads or cores())
-    restorer = load(options.model, options.engine, options.threads, options.precision, at_once)
+        at_once = default_jobs(len(jobs), options.threads or cores(), options.batch or 1)
+    restorer = load(options.model, options.engine, options.threads, options.precision, at_once, options.batch)
     run = _Run(options, restorer, masks, stop, Report(len(jobs), options.json, options.quiet))
     run.process_all(jobs, at_once)
     if options.profile:

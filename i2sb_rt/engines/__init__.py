@@ -11,6 +11,7 @@ from i2sb_rt.engines.native import NativeEngine, openvino_library
 from i2sb_rt.errors import UsageError
 
 MAX_JOBS: Final = 256
+MAX_BATCH: Final = MAX_JOBS // 2  # one batch is gathered while another is at work
 PRECISIONS: Final = {
     "native": ("auto", "fp32", "bf16"),
     "torch": ("auto", "fp32", "bf16"),
@@ -30,13 +31,20 @@ class Engine(Protocol):
 
 
 def open_engine(
-    path: Path, model: _core.Model, engine: str, threads: int | None, precision: str, jobs: int = 1
+    path: Path,
+    model: _core.Model,
+    engine: str,
+    threads: int | None,
+    precision: str,
+    jobs: int = 1,
+    batch: int | None = None,
 ) -> Engine:
     """Open a model's network with the named engine.
 
     "auto" takes a GPU where PyTorch and Triton have one, else OpenVINO where it is installed, else PyTorch.
     threads: of all jobs together, None is one a core. jobs: network calls that may run at once; only OpenVINO runs
-    several. Raises UsageError for unknown names, DeviceError where the engine cannot run.
+    several. batch: images that a GPU takes together. Raises UsageError for unknown names, DeviceError where the engine
+    cannot run.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is at least 1, not {threads}")
@@ -46,6 +54,10 @@ def open_engine(
         engine = _best()
     if precision not in PRECISIONS.get(engine, (precision,)):
         raise UsageError(f"precision is {' or '.join(PRECISIONS[engine])} for the engine {engine}, not {precision!r}")
+    if batch is not None and engine != "cuda":
+        raise UsageError(f"a batch is a choice of the engine cuda; {engine} takes the model's own")
+    if batch is not None and not 1 <= batch <= MAX_BATCH:
+        raise UsageError(f"batch lies in 1 .. {MAX_BATCH}, not {batch}")
     if engine == "native":
         return NativeEngine(model, threads, precision, jobs)
     if engine == "torch":
@@ -55,7 +67,7 @@ def open_engine(
     if engine == "cuda":
         from i2sb_rt.engines.cuda import CudaEngine
 
-        return CudaEngine(path, precision)
+        return CudaEngine(path, precision, batch=batch)
     raise UsageError(f"engine is auto, {', '.join(PRECISIONS)}, not {engine!r}")
 
 

@@ -6,7 +6,6 @@ is tested where there is no GPU.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from i2sb_kernels.bridge_step import COLUMNS, bridge_step
 from i2sb_rt import _core
+from i2sb_rt.engines.gathering import Gathering
 from i2sb_rt.errors import DeviceError, OutOfMemoryError
 
 try:
@@ -50,11 +50,16 @@ _COLUMN: Final = {name: index for index, name in enumerate(COLUMNS)}
 
 
 class CudaEngine:
-    """The folded network and the loop around it on one device; "auto" is bf16 on a GPU that computes it, else fp16."""
+    """The folded network and the loop around it on one device; "auto" is bf16 on a GPU that computes it, else fp16.
+
+    batch: images of one size, or tiles of one image, that are run together; with fewer the rest is empty, so that an
+    image's bytes do not depend on its company. Images come from as many threads. None is one image, and the model's own
+    batch of tiles.
+    """
 
     name = "cuda"
 
-    def __init__(self, path: Path, precision: str = "auto", device: str = "cuda") -> None:
+    def __init__(self, path: Path, precision: str = "auto", device: str = "cuda", batch: int | None = None) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceError("PyTorch finds no CUDA device here")
         if precision == "auto":
@@ -64,23 +69,41 @@ class CudaEngine:
         self.precision = precision
         network = load_network(path)
         network.to(device)
-        self._loop = Loop(FusedUNet(network, DTYPES[precision]), tf32=precision == "tf32")
-        self._lock = threading.Lock()
+        self._loop = Loop(FusedUNet(network, DTYPES[precision]), tf32=precision == "tf32", bucket=batch)
+        self._gathering = Gathering(self._run, batch or 1)
         self.core = _core.Engine.whole(self._sample)
 
-    def _sample(
-        self, x: F32, rows: F32, *, x1: F32, clip: bool, known: str, cond: F32 | None, mask: F32 | None,
-        seeds: Sequence[int], draws: F32 | None, trajectory: bool, tile: int, overlap: int, network_batch: int,
-        on_row: OnRow,
-    ) -> tuple[F32, F32 | None]:  # fmt: skip
+    def _sample(self, x: F32, rows: F32, **options: Any) -> tuple[F32, F32 | None]:
+        """Run a plan, as the core asks for it; together with others of its kind that wait."""
+        alone = len(x) > 1 or options["tile"] or options["trajectory"] or options["draws"] is not None
+        sides = [None if options[name] is None else options[name].shape for name in ("cond", "mask")]
+        same = (rows.tobytes(), options["clip"], options["known"], options["overlap"], options["network_batch"])
+        kind = object() if alone else (x.shape, *sides, *same)
+        return self._gathering(kind, {"x": x, "rows": rows, **options})
+
+    def _run(self, requests: list[dict[str, Any]]) -> list[tuple[F32, F32 | None] | BaseException]:
+        """Run requests of one kind as one batch; one that is cancelled does not stop the others."""
+        options = {**requests[0], "seeds": [seed for request in requests for seed in request["seeds"]]}
+        if len(requests) > 1:
+            for name in ("x", "x1", "cond", "mask"):
+                if options[name] is not None:
+                    options[name] = np.concatenate([request[name] for request in requests])
+        stopped: set[int] = set()
+
+        def on_row(row: int) -> bool:
+            for index, request in enumerate(requests):
+                if index not in stopped and request["on_row"](row):
+                    stopped.add(index)
+            return len(stopped) == len(requests)
+
         try:
-            with self._lock:
-                return self._loop.run(
-                    x, rows, x1=x1, clip=clip, known=known, cond=cond, mask=mask, seeds=seeds, draws=draws,
-                    trajectory=trajectory, tile=tile, overlap=overlap, network_batch=network_batch, on_row=on_row,
-                )  # fmt: skip
+            out, path = self._loop.run(**{**options, "on_row": on_row})
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"the GPU has not enough memory: {error}") from error
+        if len(requests) == 1:
+            return [(out, path)]
+        cancelled = _core.CancelledError("stopped by the caller")
+        return [cancelled if index in stopped else (out[index : index + 1], None) for index in range(len(requests))]
 
 
 @dataclass(frozen=True)
@@ -246,7 +269,8 @@ def _pinned(array: Any, device: torch.device) -> Tensor:
 class Loop:
     """Runs plans on the device of a folded network. bucket: the batch that is always run, None for the next larger one.
 
-    With a bucket an image's bytes do not depend on its company: every kernel meets the same shapes.
+    With a bucket an image's bytes do not depend on its company: every kernel meets the same shapes. Where there are
+    tiles it is the batch of tiles, and images are taken one by one.
     """
 
     def __init__(self, network: FusedUNet, tf32: bool = False, bucket: int | None = None) -> None:
@@ -266,7 +290,7 @@ class Loop:
         Raises CancelledError where on_row says to stop.
         """
         parts, paths = [], []
-        most = self.bucket or BATCHES[-1]
+        most = 1 if self.bucket and tile else self.bucket or BATCHES[-1]
         for first in range(0, len(x), most):
             part = slice(first, first + most)
             done, path = self._part(
@@ -285,14 +309,14 @@ class Loop:
     ) -> tuple[F32, Any]:  # fmt: skip
         clip, known, tile, overlap, group = how
         used = {name: bool(rows[:, column].any()) for name, column in _COLUMN.items()}
-        batch = self.bucket or next(size for size in BATCHES if size >= len(x))
+        batch = len(x) if self.bucket and tile else self.bucket or next(size for size in BATCHES if size >= len(x))
         cond, mask = arrays["cond"], arrays["mask"]
         _, channels, height, width = x.shape
         shape = Shape(
             batch=batch, channels=channels, height=height, width=width, cond=0 if cond is None else cond.shape[1],
             masked=mask is not None, reads_x1=used["c"] or mask is not None, history=2 if used["e"] else int(used["d"]),
             clip=clip, known=known, states=len(rows) if trajectory else 0, tile=tile, overlap=overlap,
-            group=group or batch,
+            group=self.bucket or group or batch,
         )  # fmt: skip
         if self.network.set_times(torch.tensor(rows[:, 0])):
             self._steps.clear()

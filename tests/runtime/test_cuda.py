@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from torch import Tensor
 from i2sb_export.onnx import export_onnx
 from i2sb_rt import Plan, Restorer, Schedule, _core, load
 from i2sb_rt.engines.cuda import CudaEngine, Loop
-from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError
+from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError, UsageError
 from i2sb_rt.model_file import ModelInfo, save_safetensors
 from i2sb_rt.networks import UNet
 
@@ -142,6 +144,70 @@ def test_an_image_does_not_depend_on_its_company_with_a_bucket(folder: Path) -> 
     for k in (6, 0, 3):
         alone, _ = loop.run(x1[k : k + 1], rows, x1=x1[k : k + 1], seeds=seeds[k : k + 1])
         np.testing.assert_array_equal(alone[0], together[k])
+
+
+@pytest.fixture
+def batches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Restorer, list[int]]:
+    """A restorer that takes four images together, eight at work, and the batches that it has run."""
+    restorer, ran = load(folder / "cond.onnx", engine="torch", jobs=8), []
+    engine = CudaEngine(folder / "cond.onnx", "fp32", DEVICE, batch=4)
+    restorer.engine, run = engine, engine._loop.run
+
+    def watched(x: F32, *arguments: Any, **options: Any) -> Any:
+        ran.append(len(x))
+        return run(x, *arguments, **options)
+
+    monkeypatch.setattr(engine._loop, "run", watched)
+    return restorer, ran
+
+
+def test_images_of_a_list_are_run_together_with_the_same_bytes(batches: tuple[Restorer, list[int]], photo: U8) -> None:
+    restorer, ran = batches
+    images = [np.roll(photo, 3 * k, axis=1) for k in range(9)] + [photo[:20], photo[:20, ::-1]]
+    masks = [None, *[np.arange(53) % 5 < k * np.ones((37, 1)) for k in range(1, 4)], *[None] * 7]
+    together = restorer.restore(images, nfe=3, seed=list(range(11)), mask=masks)
+    assert sum(ran) == 11
+    assert max(ran) > 1
+    assert max(ran) <= 4
+    for k in (10, 0, 2, 8, 5):
+        alone = restorer.restore(images[k], nfe=3, seed=k, mask=masks[k])
+        np.testing.assert_array_equal(alone, together[k])
+
+
+def test_tiles_are_run_together_with_the_same_bytes(batches: tuple[Restorer, list[int]], photo: U8) -> None:
+    restorer, _ = batches
+    images = [photo, photo[::-1], photo[:, ::-1]]
+    plain = load(restorer.path, engine="torch")
+    for tiled, image in zip(restorer.restore(images, nfe=2, tile=32, overlap=16), images, strict=True):
+        np.testing.assert_array_equal(restorer.restore(image, nfe=2, tile=32, overlap=16), tiled)
+        assert np.abs(plain.restore(image, nfe=2, tile=32, overlap=16).astype(int) - tiled).max() <= 1
+
+
+def test_stopping_one_image_of_a_batch_leaves_the_others(batches: tuple[Restorer, list[int]], photo: U8) -> None:
+    restorer, ran = batches
+    wanted = restorer.restore(photo, nfe=4)
+    gathering = restorer.engine._gathering  # type: ignore[attr-defined]
+
+    def one(number: int) -> Any:
+        return restorer.restore(photo, nfe=4, observer=lambda phase, row, *_: number == 1 and row == 2)
+
+    with ThreadPoolExecutor(3) as pool:
+        with gathering._device:
+            futures = [pool.submit(one, number) for number in range(3)]
+            while len(gathering._line) < 3:
+                time.sleep(0.001)
+        with pytest.raises(CancelledError):
+            futures[1].result()
+        for future in (futures[0], futures[2]):
+            np.testing.assert_array_equal(future.result(), wanted)
+    assert ran == [1, 3]
+
+
+def test_a_batch_is_for_gpus(folder: Path) -> None:
+    with pytest.raises(UsageError, match="choice of the engine cuda"):
+        load(folder / "plain.onnx", engine="torch", batch=4)
+    with pytest.raises(UsageError, match=r"batch lies in 1 \.\. 128, not 0"):
+        load(folder / "plain.onnx", engine="cuda", batch=0)
 
 
 def test_sizes_plans_and_options_may_follow_each_other(folder: Path, photo: U8) -> None:
