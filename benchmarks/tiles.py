@@ -8,7 +8,6 @@ the largest NFE, tiled less whole, 16 times enlarged around grey. Memory is meas
 """
 
 import argparse
-import io
 import json
 import math
 import subprocess
@@ -17,24 +16,13 @@ from pathlib import Path
 
 import numpy as np
 from apart import peak_memory
-from numpy.typing import NDArray
 from PIL import Image
 
 import i2sb_rt
+from i2sb_rt.evaluation.metrics import psnr
+from i2sb_rt.operators.jpeg import compress
 
 GAIN = 16
-U8 = NDArray[np.uint8]
-
-
-def compressed(picture: U8, quality: int = 10) -> U8:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
-    return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-def psnr(a: U8, b: U8) -> float:
-    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
-    return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def agreement(options: argparse.Namespace) -> None:
@@ -46,7 +34,7 @@ def agreement(options: argparse.Namespace) -> None:
         with Image.open(path) as image:
             clean = np.asarray(image.convert("RGB"))
         for nfe in options.nfe:
-            damaged = compressed(clean)
+            damaged = compress(clean, 10)
             whole = restorer.restore(damaged, nfe=nfe, tile=0)
             tiled = restorer.restore(damaged, nfe=nfe, tile=options.tile, overlap=options.overlap)
             size = f"{clean.shape[1]} x {clean.shape[0]}"

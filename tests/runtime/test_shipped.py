@@ -1,16 +1,16 @@
 """The models that come with the package, on the photo that comes with it."""
 
-import io
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from i2sb_rt import load, models
+from i2sb_rt.evaluation.metrics import psnr
+from i2sb_rt.operators.jpeg import compress
 
 ROOT = Path(__file__).parents[2]
 PHOTO = ROOT / "examples" / "photo.jpg"
@@ -33,15 +33,17 @@ def test_every_shipped_model_restores_and_has_a_card(name: str) -> None:
 @pytest.mark.parametrize(("quality", "gain"), [(5, 0.5), (10, 0.8), (20, 0.6), (40, 0.3)])
 def test_jpeg_improves_a_photo_it_never_saw(quality: int, gain: float) -> None:
     clean = np.asarray(Image.open(ROOT / "tests" / "data" / "dog.png"))
-    buffer = io.BytesIO()
-    Image.fromarray(clean).save(buffer, "JPEG", quality=quality)
-    damaged = np.asarray(Image.open(buffer))
-    restored = load("jpeg").restore(damaged)
+    damaged = compress(clean, quality)
+    assert psnr(clean, load("jpeg").restore(damaged)) - psnr(clean, damaged) > gain
 
-    def psnr(image: NDArray[np.uint8]) -> float:
-        return float(10 * np.log10(255**2 / np.mean((image.astype(float) - clean) ** 2)))
 
-    assert psnr(restored) - psnr(damaged) > gain
+def test_tiles_hardly_change_the_picture() -> None:
+    restorer = load("jpeg")
+    with Image.open(PHOTO) as image:
+        photo = np.asarray(image.convert("RGB"))
+    whole, tiled = (restorer.restore(photo, nfe=1, tile=tile, overlap=64) for tile in (0, 256))
+    assert restorer.tile_of(*photo.shape[1::-1], tile=256, overlap=64) == 256
+    assert 45 < psnr(whole, tiled) < 80
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
