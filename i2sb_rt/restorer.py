@@ -112,8 +112,9 @@ class Restorer:
         nfe: network calls, 1 .. interval - 1; sampler: sde, ode, dbim1, dbim2, dbim3 or i3sb; None takes the model's
         own. eta: fresh noise on the way, 0 .. 1, for dbim1 (None is 0) and i3sb (0.6).
         seed: 0 .. 2^64 - 1, for every image, or one each. mask: [H, W] of the image's size, 1, True or 255 = hole, for
-        every image, or a list of one each. tile: "auto", 0 (the whole image at once) or the side of a tile; overlap of
-        tiles, None for the model's own. threads: for the work around the network, None for those of one job.
+        every image, or a list of one each; a model that fills holes needs it. tile: "auto", 0 (the whole image at once)
+        or the side of a tile; overlap of tiles, None for the model's own. threads: for the work around the network,
+        None for those of one job.
         observer: called after each piece of work with (phase, row, rows, tile, tiles, begin_ns, end_ns), by several
         threads where there are several jobs; true stops.
         Raises UsageError, NonFiniteError, CancelledError, DeviceError, OutOfMemoryError.
@@ -170,6 +171,8 @@ class Restorer:
         observer: _core.Observer | None = None,
     ) -> Picture:
         """Restore a picture by a plan; the arguments and errors are those of `restore`."""
+        if mask is None and self.info.fills_holes:
+            raise UsageError(f"the model {self.info.name} fills holes: a mask must say where they are")
         grey = picture.colour.ndim == 2
         colour = np.repeat(picture.colour[..., None], 3, axis=2) if grey else picture.colour
         hole = None if mask is None else _hole(mask, (picture.height, picture.width))

@@ -61,7 +61,6 @@ def _run(options: argparse.Namespace) -> int:
         license=options.license, trained_on=options.trained_on, nfe=options.nfe, raw_weights=options.raw_weights,
         bridge=given,
     )  # fmt: skip
-    target = options.output.with_suffix(".onnx")
     if options.export and not options.source.is_dir() and "beta_max" not in given:
         raise UsageError(f"{options.source} is no bridge without --beta-max, so there is nothing to --export.")
     info = convert(options.source, options.output, request)
@@ -76,4 +75,4 @@ def _run(options: argparse.Namespace) -> int:
     if not options.export:
         return 0
     dtype = "fp32" if options.dtype == "fp32" else "fp16"
-    return main(["export", str(options.output), "-o", str(target), "--dtype", dtype])
+    return main(["export", str(options.output), "-o", str(options.output.with_suffix(".onnx")), "--dtype", dtype])

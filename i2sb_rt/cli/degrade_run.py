@@ -37,8 +37,12 @@ def run(options: argparse.Namespace) -> int:
     operator = operators.get(options.task)
     masks = {}
     if options.mask_out is not None:
+        sources = {os.path.realpath(job.source) for job in jobs if job.source is not None}
         jobs = without(jobs, Path(options.mask_out))
         masks = _mask_files(options.mask_out, operator, inputs, jobs)
+        for file in masks.values():
+            if os.path.realpath(file) in sources and not options.overwrite:
+                raise UsageError(f"--mask-out {file} is an input and would be replaced; --overwrite allows it")
 
     def work(stop: Stop) -> int:
         at_once = options.jobs or default_jobs(len(jobs), cores())

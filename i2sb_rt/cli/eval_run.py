@@ -17,7 +17,7 @@ import numpy as np
 from i2sb_rt import operators
 from i2sb_rt.cli import stdout
 from i2sb_rt.cli.image_run import ImageRun, Outcome, read_source, stoppable
-from i2sb_rt.cli.jobs import Job, inside, plan_jobs, protect
+from i2sb_rt.cli.jobs import Job, inside, is_folder, is_there, plan_jobs
 from i2sb_rt.cli.report import Report
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.errors import UsageError
@@ -53,13 +53,13 @@ def run(options: argparse.Namespace) -> int:
 def _jobs(options: argparse.Namespace) -> list[Job]:
     """Return a job for each clean picture; its target is where it would lie directly below --save."""
     folder, save = Path(options.images), options.save
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"--images {folder}: there is no such folder")
     if save is None:  # then nothing is written, and no output can replace an input
         jobs = [replace(job, target=None) for job in plan_jobs([f"{folder}/"], f"{folder}/", overwrite=True)]
     elif inside(folder, Path(save)):
         raise UsageError(f"--save {save} would put restored pictures among the clean ones in {folder}")
-    elif Path(save).exists() and not Path(save).is_dir():
+    elif is_there(Path(save)) and not is_folder(Path(save)):
         raise UsageError(f"--save {save} is a file, not a folder")
     else:
         jobs = plan_jobs([f"{folder}/"], f"{save}/")
@@ -77,7 +77,9 @@ def _check(options: argparse.Namespace, jobs: list[Job], metrics: Sequence[str])
         if len(jobs) < 2:
             raise UsageError(f"the metric {name} compares sets of pictures, so one picture is too few")
     if options.plot:
-        protect(Path(options.plot), jobs, "--plot")
+        for folder in (options.images, options.save):
+            if folder is not None and inside(Path(options.plot), Path(folder)):
+                raise UsageError(f"--plot {options.plot} would lie among the pictures in {folder}")
         plot.check(Path(options.plot))
 
 

@@ -112,6 +112,7 @@ def _failure(error: Exception, job: Job) -> I2SBError:
         return OutOfMemoryError(f"{job.source_name}: there is not enough memory")
     if not isinstance(error, I2SBError):
         return I2SBError(f"{job.source_name}: internal error: {type(error).__name__}: {error}")
-    if job.source_name not in str(error) and job.target_name not in str(error):
+    names = [str(path) for path in (job.source, job.target) if path is not None]
+    if not any(name in str(error) for name in names):
         return type(error)(f"{job.source_name}: {error}")
     return error

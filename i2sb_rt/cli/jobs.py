@@ -36,11 +36,8 @@ class Job:
 
     @property
     def has_output(self) -> bool:
-        """Whether the output is there already; one whose name is too long, or may not be looked for, is not."""
-        try:
-            return self.target is not None and self.target.exists()
-        except OSError:
-            return False
+        """Whether the output is there already."""
+        return self.target is not None and is_there(self.target)
 
 
 def plan_jobs(inputs: list[str], output: str, overwrite: bool = False) -> list[Job]:
@@ -66,6 +63,22 @@ def plan_jobs(inputs: list[str], output: str, overwrite: bool = False) -> list[J
         jobs = [Job(*_only(inputs, output, Path(output)))]
     _refuse_clashes(jobs, overwrite)
     return jobs
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder; a path that cannot be one, as it is too long or not to be looked at, is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; one whose name is too long, or may not be looked for, is not there."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def inside(path: Path, place: Path) -> bool:
@@ -114,18 +127,10 @@ def _found(inputs: list[str], skip: Path | None) -> list[tuple[Path, Path]]:
 
 def _is_folder(inputs: list[str], output: str) -> bool:
     """Whether the output is meant as a folder: it is one, ends in a slash, or has no ending and so names no format."""
-    if _is_dir(Path(output)) or output.endswith(os.sep):
+    if is_folder(Path(output)) or output.endswith(os.sep):
         return True
     suffix = Path(output).suffix.lower()
-    return suffix not in FORMATS and (not suffix or len(inputs) > 1 or _is_dir(Path(inputs[0])))
-
-
-def _is_dir(path: Path) -> bool:
-    """Whether it is a folder; a path that cannot be one, as it is too long or not to be looked at, is not."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
+    return suffix not in FORMATS and (not suffix or len(inputs) > 1 or is_folder(Path(inputs[0])))
 
 
 def _files(inputs: list[str], skip: Path | None) -> Iterator[tuple[Path, Path]]:
@@ -141,10 +146,10 @@ def _files(inputs: list[str], skip: Path | None) -> Iterator[tuple[Path, Path]]:
 
 def _matches(text: str, skip: Path | None) -> Iterator[tuple[Path, Path]]:
     path = Path(text)
-    if _is_dir(path):
+    if is_folder(path):
         yield from _walk(path, skip)
     elif set(text) & set("*?[") and not os.path.lexists(path):
-        yield from ((match, Path(match.name)) for match in sorted(_glob(path)) if not _is_dir(match))
+        yield from ((match, Path(match.name)) for match in sorted(_glob(path)) if not is_folder(match))
     else:  # also a file that is missing: that it is shall be told like any other failure
         yield path, Path(path.name)
 

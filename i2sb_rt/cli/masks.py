@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from i2sb_rt.cli.jobs import Job
+from i2sb_rt.cli.jobs import Job, is_folder, is_there
 from i2sb_rt.errors import ImageFormatError, ImageMissingError, UsageError
 from i2sb_rt.image import FORMATS, U8, Picture, read
 
@@ -22,7 +22,7 @@ class Masks:
     """
 
     def __init__(self, path: Path, invert: bool, max_pixels: int) -> None:
-        if not path.exists():
+        if not is_there(path):
             raise UsageError(f"--mask {path}: there is no such file or folder")
         self.path, self.invert, self.max_pixels = path, invert, max_pixels
 
@@ -31,13 +31,13 @@ class Masks:
 
         Raises ImageMissingError where the folder has none, UsageError for standard input, which has no name.
         """
-        if not self.path.is_dir():
+        if not is_folder(self.path):
             return self.path
         if job.relative is None:
             raise UsageError("standard input has no name to find its mask by: --mask takes a file with it")
         for suffix in dict.fromkeys((job.relative.suffix, *FORMATS)):
             candidate = (self.path / job.relative).with_suffix(suffix)
-            if candidate.is_file():
+            if is_there(candidate) and not is_folder(candidate):
                 return candidate
         wanted = (self.path / job.relative).with_suffix(".png")
         raise ImageMissingError(f"{job.source_name} has no mask: there is no {wanted}, nor one with another ending")

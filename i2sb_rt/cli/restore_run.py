@@ -13,7 +13,7 @@ from i2sb_rt.cli.masks import Masks
 from i2sb_rt.cli.report import Report
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.compare import compare
-from i2sb_rt.errors import UsageError
+from i2sb_rt.errors import ImageTooLargeError, UsageError
 from i2sb_rt.image import U8, Picture, format_of, write, write_bytes
 from i2sb_rt.model_file import ModelInfo
 from i2sb_rt.parallel import cores, default_jobs
@@ -103,7 +103,7 @@ class _Run(ImageRun):
         self.report.progress(job.source_name, 0)
         with timeline.span("total"):
             with timeline.span("decode"):
-                picture = read_source(job, options.max_pixels // self.restorer.info.upscale**2)
+                picture = self._read(job)
                 mask, hole = self._hole(job, picture)
             tile = self.restorer.tile_of(picture.width, picture.height, options.tile, options.tile_overlap)
             restored = self.restorer.restore_picture(
@@ -125,6 +125,16 @@ class _Run(ImageRun):
         size = {"w": picture.width, "h": picture.height, "out_w": restored.width, "out_h": restored.height}
         named = {} if mask is None else {"mask": str(mask)}
         return {**size, **named, "tile": tile, "ms": timeline.milliseconds()}
+
+    def _read(self, job: Job) -> Picture:
+        """Read an image of which the result has no more pixels than the limit."""
+        limit, factor = self.options.max_pixels, self.restorer.info.upscale
+        try:
+            return read_source(job, limit // factor**2)
+        except ImageTooLargeError as error:
+            if factor == 1:
+                raise
+            raise ImageTooLargeError(f"{error}, for {limit} when it is enlarged {factor} times") from error
 
     def _hole(self, job: Job, picture: Picture) -> tuple[Path | None, U8 | None]:
         """Return the image's mask file and the hole in it; nothing where there are no masks."""

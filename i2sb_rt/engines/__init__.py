@@ -48,16 +48,16 @@ def open_engine(
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads is at least 1, not {threads}")
-    if not 1 <= jobs <= MAX_JOBS:
-        raise UsageError(f"jobs lies in 1 .. {MAX_JOBS}, not {jobs}")
     if engine == "auto":
         engine = _best()
-    if precision not in PRECISIONS.get(engine, (precision,)):
-        raise UsageError(f"precision is {' or '.join(PRECISIONS[engine])} for the engine {engine}, not {precision!r}")
     if batch is not None and engine != "cuda":
         raise UsageError(f"a batch is a choice of the engine cuda; {engine} takes the model's own")
     if batch is not None and not 1 <= batch <= MAX_BATCH:
         raise UsageError(f"batch lies in 1 .. {MAX_BATCH}, not {batch}")
+    if not 1 <= jobs <= MAX_JOBS:
+        raise UsageError(f"jobs lies in 1 .. {MAX_JOBS}, not {jobs}")
+    if precision not in PRECISIONS.get(engine, (precision,)):
+        raise UsageError(f"precision is {' or '.join(PRECISIONS[engine])} for the engine {engine}, not {precision!r}")
     if engine == "native":
         return NativeEngine(model, threads, precision, jobs)
     if engine == "torch":

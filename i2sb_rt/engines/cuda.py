@@ -92,12 +92,13 @@ class CudaEngine:
 
         def on_row(row: int) -> bool:
             for index, request in enumerate(requests):
-                if index not in stopped and request["on_row"](row):
+                if index not in stopped and request["on_row"] is not None and request["on_row"](row):
                     stopped.add(index)
             return len(stopped) == len(requests)
 
         try:
-            out, path = self._loop.run(**{**options, "on_row": on_row})
+            watched = any(request["on_row"] is not None for request in requests)
+            out, path = self._loop.run(**{**options, "on_row": on_row if watched else None})
         except torch.OutOfMemoryError as error:
             raise OutOfMemoryError(f"the GPU has not enough memory: {error}") from error
         if len(requests) == 1:

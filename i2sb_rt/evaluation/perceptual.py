@@ -58,7 +58,7 @@ class Inception:
         self._kid = _library(metric, "torchmetrics.image.kid", "torchmetrics")
         place = _library(metric, "torch_fidelity.feature_extractor_inceptionv3", "torch-fidelity")
         with _weights_at_hand(metric, place.URL_INCEPTION_V3):
-            self._network = self._fid.FrechetInceptionDistance(feature=2048).inception
+            self._network = self._fid.FrechetInceptionDistance(feature=2048, antialias=True).inception
 
     def features(self, picture: U8) -> F32:
         """Return the features, float32 [2048], of a picture, uint8 [H, W, 3], brought to 299 x 299 by torchmetrics."""

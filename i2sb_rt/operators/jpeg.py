@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from i2sb_rt.errors import UsageError
 from i2sb_rt.operators.base import F32, F64, U8, from_bytes, to_bytes
 
 # ITU T.81, annex K: the tables of quality 50, for luma and for chroma.
@@ -34,6 +35,7 @@ _TO_RGB: Final = np.linalg.inv(_TO_YCC)
 
 # The orthonormal DCT-II of 8 samples: C[k, n] = a_k cos(pi k (2n + 1) / 16), a_0 = sqrt(1/8), else 1/2.
 _K: Final = np.arange(8)
+_LONGEST: Final = 65500  # pixels of a side, in libjpeg
 _DCT: Final = np.where(_K == 0, np.sqrt(1 / 8), 0.5)[:, None] * np.cos(np.pi * np.outer(_K, 2 * _K + 1) / 16)
 
 
@@ -68,7 +70,12 @@ def libjpeg(image: F32, quality: int) -> F32:
 
 
 def compress(pixels: U8, quality: int, subsampling: str = "4:2:0") -> U8:
-    """Compress and decode uint8 [H, W, 3] with libjpeg. subsampling: 4:4:4, 4:2:2, or 4:2:0, which is Pillow's own."""
+    """Compress and decode uint8 [H, W, 3] with libjpeg. subsampling: 4:4:4, 4:2:2, or 4:2:0, which is Pillow's own.
+
+    Raises UsageError for a side that JPEG cannot have.
+    """
+    if max(pixels.shape[:2]) > _LONGEST:
+        raise UsageError(f"JPEG holds sides of at most {_LONGEST} pixels, not {max(pixels.shape[:2])}")
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
     with Image.open(buffer) as decoded:

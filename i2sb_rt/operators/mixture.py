@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from i2sb_rt.errors import UsageError
 from i2sb_rt.operators.base import CHOICES, F32, Draws, Mask, Operator
 
 DEFAULT: Final = ("jpeg-5", "jpeg-10", "blur-uni", "blur-gauss", "sr4x-pool", "sr4x-bicubic")
@@ -16,8 +17,12 @@ DEFAULT: Final = ("jpeg-5", "jpeg-10", "blur-uni", "blur-gauss", "sr4x-pool", "s
 def mixture(name: str, members: tuple[Operator, ...]) -> Operator:
     """Return the operator that applies to each image one of the members, equally likely, chosen by the image's seed.
 
-    Its mask is that of the chosen member: all False where that one makes no hole, None if none of them does.
+    Its mask is that of the chosen member. Raises UsageError where some members make holes and others do not: outside a
+    hole a picture is known, so a mask cannot say of a damaged picture that it has none.
     """
+    holed = [member.name for member in members if member.hole is not None]
+    if 0 < len(holed) < len(members):
+        raise UsageError(f"{name}: {holed[0]} makes holes and other members do not; mix either kind alone")
 
     def chosen(seed: int) -> Operator:
         return members[Draws(seed, CHOICES).below(len(members))]
@@ -28,6 +33,7 @@ def mixture(name: str, members: tuple[Operator, ...]) -> Operator:
 
     def hole(height: int, width: int, seed: int) -> Mask:
         mask = chosen(seed).mask(height, width, seed)
-        return np.zeros((height, width), np.bool_) if mask is None else mask
+        assert mask is not None
+        return mask
 
-    return Operator(name, degrade, hole if any(member.hole for member in members) else None)
+    return Operator(name, degrade, hole if holed else None)

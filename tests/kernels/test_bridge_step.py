@@ -248,12 +248,16 @@ def test_a_layout_that_does_not_fit_is_refused(triton_twins):
         ({"patch": 2, "o": good.astype(np.float64)}, TypeError, "o is .*float64"),
         ({"patch": 2, "o": good, "seen": np.zeros((2, 3, 4, 13), np.float32)[..., :12]}, ValueError, "contiguous"),
         ({"patch": 2, "o": half, "seen": np.zeros((2, 3, 3, 12), np.float16)}, ValueError, "seen has shape"),
+        ({"patch": 2, "o": good, "seen": half}, TypeError, "seen is .*float16"),
         ({"o": x, "seen": good}, ValueError, "patch is 0"),
     ]
     for changes, error, words in wrong:
         o = changes.pop("o")
-        with pytest.raises(error, match=words):
-            cpu.bridge_step(x.copy(), o, rows, 0, **changes)
+        for twin in (cpu, reference):
+            state = x + 1
+            with pytest.raises(error, match=words):
+                twin.bridge_step(state, o, rows, 0, **changes)
+            np.testing.assert_array_equal(state, x + 1)
         tensors = {key: torch.from_numpy(value) if key == "seen" else value for key, value in changes.items()}
         if triton_twins.device == "cpu":
             step = torch.zeros(1, dtype=torch.int32)

@@ -436,3 +436,11 @@ def test_a_model_for_super_resolution_takes_the_small_picture(
     assert main(["convert", str(results(corrupt=corrupt)), *FILES]) == 0
     info = read_info("out.safetensors")
     assert (info.task, info.upscale) == (corrupt, factor)
+
+
+@pytest.mark.parametrize("output", ["", "/", "."])
+def test_an_output_without_a_name_is_a_sentence(
+    results: Callable[..., Path], output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(results()), "--network", "micro.json", "-o", output, "--export"]) == 2
+    assert "ends in .safetensors" in capsys.readouterr().err

@@ -206,6 +206,8 @@ def test_stopping_one_image_of_a_batch_leaves_the_others(batches: tuple[Restorer
 def test_a_batch_is_for_gpus(folder: Path) -> None:
     with pytest.raises(UsageError, match="choice of the engine cuda"):
         load(folder / "plain.onnx", engine="torch", batch=4)
+    with pytest.raises(UsageError, match="choice of the engine cuda"):
+        load(folder / "plain.onnx", engine="torch", batch=200)
     with pytest.raises(UsageError, match=r"batch lies in 1 \.\. 128, not 0"):
         load(folder / "plain.onnx", engine="cuda", batch=0)
 

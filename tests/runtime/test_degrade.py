@@ -99,9 +99,9 @@ def test_masks_of_a_folder_lie_as_their_images_do(folder: Path) -> None:
 def test_masks_in_the_input_folder_are_no_inputs(photo: U8) -> None:
     Path("in").mkdir()
     Image.fromarray(photo).save("in/a.png")
-    for _ in range(2):
-        arguments = ("in", "-o", "in/out", "--task", "inpaint-center", "--mask-out", "in/masks", "-q")
-        assert degrade(*arguments) == 0
+    arguments = ("in", "-o", "in/out", "--task", "inpaint-center", "--mask-out", "in/masks", "-q")
+    for more in ((), ("--overwrite",)):  # what lies there the second time could be a photo
+        assert degrade(*arguments, *more) == 0
         assert everything() == ["in/a.png", "in/masks/a.png", "in/out/a.png"]
 
 
@@ -110,15 +110,17 @@ def test_without_vary_seed_every_image_has_the_same_mask(folder: Path) -> None:
     np.testing.assert_array_equal(pixels("masks/a.png"), pixels("masks/sub/b.png"))
 
 
-def test_an_image_that_a_mixture_leaves_whole_has_an_empty_mask(photo: U8) -> None:
-    Image.fromarray(photo).save("a.png")
-    for seed in range(4):
-        task = "mixture:jpeg-10,inpaint-center"
-        assert degrade("a.png", "-o", "o.png", "--task", task, "--mask-out", "m.png", "--seed", str(seed), "-q") == 0
-        if pixels("m.png").any():
-            assert (pixels("o.png")[pixels("m.png") == 255] == 128).all()
-        else:
-            np.testing.assert_array_equal(pixels("o.png"), damaged(photo, "jpeg-10"))
+def test_masks_do_not_replace_pictures(photo: U8, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("in/sub").mkdir(parents=True)
+    for name in ("in/a.png", "in/sub/a.png"):
+        Image.fromarray(photo).save(name)
+    command = ["in", "-o", "out", "--task", "inpaint-center", "--mask-out", "in/sub"]
+    assert degrade(*command) == 2
+    assert "in/sub/a.png is an input and would be replaced" in capsys.readouterr().err
+    np.testing.assert_array_equal(pixels("in/sub/a.png"), photo)
+    assert not Path("out").exists()
+    assert degrade(*command, "--overwrite", "-q") == 0
+    assert set(np.unique(pixels("in/sub/a.png"))) == {0, 255}
 
 
 @pytest.mark.parametrize("task", ["jpeg-10", "sr4x-pool", "inpaint-center"])

@@ -14,6 +14,7 @@ from PIL import Image
 
 from i2sb_rt import Restorer, load
 from i2sb_rt.cli import main
+from i2sb_rt.errors import UsageError
 from i2sb_rt.model_info import BRIDGE_SAMPLERS
 
 U8 = NDArray[np.uint8]
@@ -53,6 +54,11 @@ def test_what_stands_in_the_hole_is_not_seen(models: dict[str, Restorer], photo:
     np.testing.assert_array_equal(first, second)
     other = models["sde"].restore(photo, nfe=3, sampler=sampler, mask=mask, seed=1)
     assert (other[mask] != first[mask]).mean() > 0.5
+
+
+def test_a_model_that_fills_holes_must_be_told_of_them(models: dict[str, Restorer], photo: U8) -> None:
+    with pytest.raises(UsageError, match="a mask must say where they are"):
+        models["sde"].restore(photo)
 
 
 @pytest.fixture
@@ -148,6 +154,7 @@ def test_a_mask_for_standard_input_is_a_file(
     ("arguments", "words"),
     [
         (["--mask", "missing.png"], "no such file or folder"),
+        (["--mask", "m" * 300], "no such file or folder"),
         (["--mask", "small.png"], "small.png has 53 x 36 pixels, a.png 53 x 37"),
         (["--mask", "clear.png"], "has transparency"),
         (["--mask", "text.png"], "text.png is not a PNG"),

@@ -23,7 +23,7 @@ F64 = NDArray[np.float64]
 GOLDEN = Path(__file__).parents[1] / "data" / "operators.npz"
 QUIRKY = ("sr4x-pool", "sr4x-bicubic", "blur-uni", "blur-gauss", "jpeg-5", "jpeg-10")
 LINEAR = tuple(name for name in operators.NAMES if name.startswith(("blur", "sr4x")))
-EVERY = (*(name.replace("QF", "10") for name in operators.NAMES), "mixture:blur-uni-exact,inpaint-center")
+EVERY = (*(name.replace("QF", "10") for name in operators.NAMES), "mixture:inpaint-center,inpaint-freeform1020")
 
 
 def images(count: int, height: int, width: int, seed: int = 0) -> F32:
@@ -303,14 +303,25 @@ def test_a_mixture_applies_one_member_by_the_seed() -> None:
 
 
 def test_a_mixture_of_ones_own_members() -> None:
-    x, mixed = images(1, 32, 32), operators.get("mixture:jpeg-10,inpaint-center")
-    masks = [mixed.mask(32, 32, seed) for seed in range(20)]
-    sums = {int(mask.sum()) for mask in masks if mask is not None}
-    assert sums == {0, 256}
-    for seed, mask in enumerate(masks):
+    x, mixed = images(1, 32, 32), operators.get("mixture:inpaint-freeform1020,inpaint-center")
+    center, sums = operators.get("inpaint-center"), set()
+    for seed in range(20):
+        mask = mixed.mask(32, 32, seed)
         assert mask is not None
-        member = operators.get("inpaint-center" if mask.any() else "jpeg-10")
+        sums.add(int(mask.sum()) == 256)
+        member = center if np.array_equal(mask, center.mask(32, 32)) else operators.get("inpaint-freeform1020")
         np.testing.assert_array_equal(mixed(x, seed), member(x, seed))
+    assert sums == {False, True}
+
+
+def test_a_mixture_makes_holes_always_or_never() -> None:
+    with pytest.raises(UsageError, match="inpaint-center makes holes and other members do not"):
+        operators.get("mixture:jpeg-10,inpaint-center")
+
+
+def test_libjpegs_limit_is_told() -> None:
+    with pytest.raises(UsageError, match="at most 65500 pixels, not 65501"):
+        operators.get("jpeg-10-exact")(np.zeros((1, 3, 1, 65501), np.float32))
 
 
 def test_random_integers_stay_what_they_are() -> None:

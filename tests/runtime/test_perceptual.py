@@ -45,9 +45,10 @@ class FakeLpips:
 class FakeDistance:
     """Takes features through its network, as the metrics of sets do; the distance is that of the means."""
 
-    def __init__(self, feature: Any, **options: int) -> None:
+    def __init__(self, feature: Any, antialias: bool = False, **options: int) -> None:
         self.inception = feature
         if feature == 2048:
+            assert antialias
 
             def network(images: torch.Tensor) -> torch.Tensor:
                 assert (images.dtype, images.shape) == (torch.uint8, (1, 3, 70, 64))

@@ -61,4 +61,6 @@ def test_the_command_line_enlarges(
     # The limit holds for what is made, 53 x 37 x 16 pixels, not for what is read alone.
     assert main([*command, "--max-pixels", "31376"]) == 0
     assert main([*command, "--max-pixels", "31375"]) == 4
-    assert "a.png" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "a.png" in told
+    assert "for 31375 when it is enlarged 4 times" in told

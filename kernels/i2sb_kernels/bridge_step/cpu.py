@@ -45,7 +45,7 @@ def bridge_step(
     """
     _native.bridge_step(
         x,
-        to_planes(o, x, patch),
+        to_planes(o, x, patch, seen),
         rows[step],
         step,
         clip=clip,

@@ -72,11 +72,15 @@ def stepped(
     return after, x0
 
 
-def to_planes(o: NDArray[Any], like: Array, patch: int) -> Array:
+def to_planes(o: NDArray[Any], like: Array, patch: int, seen: NDArray[Any] | None) -> Array:
     """Return what the network says as float32 [B, C, H, W]: pixel_shuffle of its first C P^2 channels; P = 0: o itself.
 
-    o: [B, H/P, W/P, K]. Raises TypeError, ValueError where it is not.
+    o, seen: [B, H/P, W/P, K or M]. Raises TypeError, ValueError where they are not, so before anything is written.
     """
+    if seen is not None:
+        check_layout("seen", seen, like, patch)
+        if seen.dtype != o.dtype:
+            raise TypeError(f"seen is {seen.dtype}; it must be {o.dtype}, as o is")
     if not patch:
         return o
     blocks = check_layout("o", o, like, patch)
@@ -123,7 +127,7 @@ def bridge_step(
     **options: object,
 ) -> None:
     """As `i2sb_kernels.bridge_step.bridge_step`."""
-    after, clean = stepped(x, to_planes(o, x, patch), rows, step, **options)  # type: ignore[arg-type]
+    after, clean = stepped(x, to_planes(o, x, patch, seen), rows, step, **options)  # type: ignore[arg-type]
     x[...] = after
     if x0 is not None:
         x0[...] = clean
