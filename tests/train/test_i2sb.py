@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from i2sb_rt import Schedule
+from i2sb_rt import Plan, Schedule
 from i2sb_train import recipe
-from i2sb_train.i2sb import Bridge
+from i2sb_train.i2sb import Bridge, error_of
 
 N = 1000
 BRIDGES = {ot_ode: Bridge.of(recipe.Bridge(ot_ode=ot_ode)) for ot_ode in (False, True)}
@@ -106,3 +106,35 @@ def test_draws_of_steps(fraction: float) -> None:
         others = steps[steps < N - 1].float()
         assert others.mean().item() == pytest.approx((N - 2) / 2, abs=15)
     assert torch.equal(steps, bridge.draw_steps(20000, fraction, torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize("ot_ode", [False, True])
+def test_known_pixels_are_trained_on_as_sampling_shows_them(ot_ode: bool) -> None:
+    # Where x0 = x1, a plan leaves x1 + r z behind each of its rows, and its first call sees x1 itself.
+    plan, bridge = Plan.posterior(Schedule(), 10, ot_ode), BRIDGES[ot_ode]
+    assert plan.steps is not None
+    x1, _, z = pair()
+    for step, renewed in zip(plan.steps[-2::-1], plan.rows[:, -1], strict=True):
+        steps = torch.tensor([int(step)])
+        seen = bridge.begun(bridge.point(x1, x1, steps, z), x1, steps)
+        torch.testing.assert_close(seen, x1 + float(renewed) * z, atol=2e-6, rtol=0)
+    steps = torch.tensor([N - 1, 500])
+    both = bridge.begun(bridge.point(*[torch.cat([a, a]) for a in (x1, x1)], steps, torch.cat([z, z])), x1, steps)
+    assert torch.equal(both[0], x1[0])
+    assert ot_ode or not torch.equal(both[1], x1[0])
+
+
+def test_the_error_of_holes_is_theirs_alone() -> None:
+    out, target, _ = pair(batch=2)
+    mask = torch.zeros(2, 1, 4, 4, dtype=torch.bool)
+    mask[0, 0, :2, 1] = True
+    mask[1, 0, 3] = True
+    out.requires_grad_()
+    error = error_of(out, target, mask)
+    chosen = [(out - target)[i, :, y, x] for i, _, y, x in mask.nonzero().tolist()]
+    assert error.item() == pytest.approx(torch.stack(chosen).square().mean().item())
+    (gradient,) = torch.autograd.grad(error, out)
+    inside = mask.expand_as(gradient)
+    assert (gradient[~inside] == 0).all()
+    assert (gradient[inside] != 0).all()
+    assert error_of(out, target).item() == pytest.approx(((out - target) ** 2).mean().item())

@@ -10,6 +10,7 @@ from i2sb_rt.networks import UNet
 from i2sb_train.recipe import Recipe, RecipeError, load_recipe, recipe_from
 from i2sb_train.run import model_info
 
+MakeRecipe = Callable[..., Recipe]
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 
 
@@ -22,9 +23,10 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
     assert not any(Path(folder).is_absolute() for folder in recipe.data.folders)
 
 
-def test_the_jpeg_model_fits_8_mib_in_fp16() -> None:
-    network = UNet(**load_recipe(RECIPES / "jpeg.toml").network)
-    assert 2 * sum(p.numel() for p in network.parameters()) < 7.8 * 2**20
+@pytest.mark.parametrize(("name", "mib"), [("jpeg", 7.8), ("sr4x", 4.8), ("deblur", 4.8), ("inpaint", 4.8)])
+def test_the_models_stay_small_in_fp16(name: str, mib: float) -> None:
+    network = UNet(**load_recipe(RECIPES / f"{name}.toml").network)
+    assert 2 * sum(p.numel() for p in network.parameters()) < mib * 2**20
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,18 @@ def test_the_jpeg_model_fits_8_mib_in_fp16() -> None:
         ("degradation", "quality", [60, 5], "degradation.quality must be"),
         ("degradation", "quality", [5], "degradation.quality must be"),
         ("degradation", "subsampling", [0, 0, 0], "degradation.subsampling must be"),
+        ("degradation", "kind", "operators", "degradation.operators must be a list of names"),
+        ("degradation", "operators", ["sr4x-bicubic"], "degradation.operators must be .* left out for the others"),
+        ("degradation", "sigma", [0.0, 1.0], "degradation.sigma must be"),
+        ("degradation", "noise", [2.0, 1.0], "degradation.noise must be"),
+        ("degradation", "kind", "inpaint", 'model.task must be a word that begins with "inpaint"'),
+        ("model", "task", "inpaint", 'model.task must be .* for degradation.kind "inpaint", and for no other'),
+        ("model", "task", "sr4x-bicubic", "model.task must be another word"),
+        ("degradation", "strokes", [0.0, 0.2], "degradation.strokes must be"),
+        ("degradation", "strokes", [0.2], "degradation.strokes must be"),
+        ("degradation", "box", [0.5, 1.5], "degradation.box must be"),
+        ("degradation", "zoom", 0.5, "degradation.zoom must be between 1 and 16"),
+        ("degradation", "boxes", 2.0, "degradation.boxes must be between 0 and 1"),
         ("validation", "qualities", [0], "validation.qualities must be"),
         ("network", "channel_mult", 3, "network.channel_mult"),
     ],
@@ -56,6 +70,41 @@ def test_a_wrong_value_is_named(table: dict[str, Any], where: str, key: str, val
     table.setdefault(where, {})[key] = value
     with pytest.raises(RecipeError, match=message):
         recipe_from(table)
+
+
+@pytest.mark.parametrize("name", ["snow", "jpeg-0", "mixture", "mixture:blur-uni-exact", "inpaint-center", "blur-uni"])
+def test_an_operator_that_cannot_be_trained_on_crops_is_refused(make_recipe: MakeRecipe, name: str) -> None:
+    with pytest.raises(RecipeError, match=r"degradation.operators must be names among .*sr4x-bicubic.*gaussian-blur"):
+        make_recipe(degradation={"kind": "operators", "operators": ["sr4x-bicubic", name]})
+
+
+def test_crops_fit_the_grid_of_sr4x_and_holes(make_recipe: MakeRecipe) -> None:
+    network, sr4x = {"channel_mult": [1]}, {"kind": "operators", "operators": ["sr4x-pool", "gaussian-blur"]}
+    with pytest.raises(RecipeError, match=r"data\.crop must be a multiple of 4 for sr4x"):
+        make_recipe(network=network, data={"crop": 18}, degradation=sr4x)
+    with pytest.raises(RecipeError, match=r"data\.crop must be at least 16"):
+        make_recipe(model={"task": "inpaint"}, data={"crop": 12}, degradation={"kind": "inpaint"})
+
+
+def test_a_bridge_without_noise_hides_nothing_behind_x1(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(RecipeError, match=r"bridge\.cond_x1 must be false with bridge\.ot_ode"):
+        make_recipe(bridge={"ot_ode": True, "cond_x1": True})
+
+
+@pytest.mark.parametrize(
+    ("names", "upscale"),
+    [
+        (["sr4x-bicubic"], 4),
+        (["sr4x-pool", "sr4x-bicubic-exact"], 4),
+        (["sr4x-pool", "gaussian-blur"], 1),
+        (["blur-uni-exact"], 1),
+    ],
+)
+def test_a_model_enlarges_where_all_its_operators_reduce(
+    make_recipe: MakeRecipe, names: list[str], upscale: int
+) -> None:
+    assert model_info(make_recipe(degradation={"kind": "operators", "operators": names})).upscale == upscale
+    assert model_info(make_recipe()).upscale == 1
 
 
 @pytest.mark.parametrize(("where", "key"), [("train", "steps"), ("data", "crop"), ("model", "name")])
@@ -75,7 +124,7 @@ def test_a_missing_or_unknown_table_is_named(table: dict[str, Any]) -> None:
         recipe_from(table)
 
 
-def test_an_integer_stands_for_a_decimal(make_recipe: Callable[..., Recipe]) -> None:
+def test_an_integer_stands_for_a_decimal(make_recipe: MakeRecipe) -> None:
     lr = make_recipe(train={"lr": 1}).train.lr
     assert lr == 1.0
     assert isinstance(lr, float)
@@ -92,12 +141,12 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "empty.toml")
 
 
-def test_a_conditional_network_needs_six_channels(make_recipe: Callable[..., Recipe]) -> None:
+def test_a_conditional_network_needs_six_channels(make_recipe: MakeRecipe) -> None:
     with pytest.raises(ValueError, match="in_channels = 6"):
         model_info(make_recipe(bridge={"cond_x1": True}))
     assert model_info(make_recipe(bridge={"cond_x1": True}, network={"in_channels": 6})).cond_x1
 
 
-def test_what_the_model_file_refuses_is_named(make_recipe: Callable[..., Recipe]) -> None:
+def test_what_the_model_file_refuses_is_named(make_recipe: MakeRecipe) -> None:
     with pytest.raises(ValueError, match=r"\[model\] cannot be written.*i2sb\.tile"):
         model_info(make_recipe(model={"tile": 100}))

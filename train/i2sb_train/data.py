@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from i2sb_rt.errors import UsageError
-from i2sb_train.degrade import MARGIN, jpeg_pair
+from i2sb_train.degrade import MARGIN, Pixels, training_sample
 from i2sb_train.procedural import dead_leaves
 from i2sb_train.recipe import Recipe, RecipeError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-Pixels = NDArray[np.uint8]
 
 
 def list_pictures(folders: Sequence[Path]) -> list[Path]:
@@ -55,8 +55,11 @@ def split_holdout(paths: Sequence[Path], names: Sequence[str]) -> tuple[list[Pat
     return kept, [p for p in paths if p.stem in names]
 
 
-class Pairs(Dataset[tuple[Tensor, Tensor]]):
-    """Pairs (clean, damaged) of uint8 [3, crop, crop], by index; a pure function of (train.seed, index)."""
+class Pairs(Dataset[tuple[Tensor, ...]]):
+    """Pairs (clean, damaged) of uint8 [3, crop, crop], by index; a pure function of (train.seed, index).
+
+    For inpainting a third comes with them: the mask, bool [1, crop, crop], True in the hole.
+    """
 
     def __init__(self, recipe: Recipe, pictures: Sequence[Pixels]) -> None:
         self.recipe = recipe
@@ -67,14 +70,15 @@ class Pairs(Dataset[tuple[Tensor, Tensor]]):
         areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], np.float64) ** 0.5
         self.weights = areas / areas.sum()
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         data = self.recipe.data
         rng = np.random.default_rng([self.recipe.train.seed, index])
         side = data.crop + 2 * MARGIN
         region = dead_leaves(side, rng) if rng.random() < data.procedural else self._region(side, rng)
         region = augment(region, data.colour, data.grey, rng)
-        clean, damaged = jpeg_pair(region, data.crop, self.recipe.degradation, rng)
-        return _tensor(clean), _tensor(damaged)
+        clean, damaged, mask = training_sample(region, data.crop, self.recipe.degradation, rng)
+        pair = _tensor(clean), _tensor(damaged)
+        return pair if mask is None else (*pair, _tensor(mask[..., None]))
 
     def _region(self, side: int, rng: np.random.Generator) -> Pixels:
         """Cut a square of `side` pixels out of a random picture, read from an area up to max_shrink times as large."""
@@ -109,7 +113,7 @@ def augment(region: Pixels, colour: float, grey: float, rng: np.random.Generator
     return np.ascontiguousarray(region)
 
 
-def batches(pairs: Pairs, first: int, last: int) -> DataLoader[tuple[Tensor, Tensor]]:
+def batches(pairs: Pairs, first: int, last: int) -> DataLoader[tuple[Tensor, ...]]:
     """Load the batches of steps first to last - 1: step s holds the samples s * batch up to (s + 1) * batch - 1."""
     batch, workers = pairs.recipe.train.batch, pairs.recipe.data.workers
     return DataLoader(
@@ -126,7 +130,7 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _tensor(pixels: Pixels) -> Tensor:
+def _tensor(pixels: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
 
 

@@ -1,23 +1,50 @@
-"""The corruptions a bridge learns to undo, on uint8 RGB arrays."""
+"""The corruptions a bridge learns to undo, on uint8 RGB arrays: what a user's damaged picture holds, bytes and all."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from i2sb_rt import operators
+from i2sb_rt.operators.base import F32, F64, Mask, from_bytes, to_bytes
 from i2sb_rt.operators.jpeg import compress
-from i2sb_train.recipe import Degradation
+from i2sb_rt.operators.pictures import GREY
+from i2sb_train.recipe import GAUSSIAN, Degradation
+
+Pixels = NDArray[np.uint8]
+Damage = Callable[[Pixels, np.random.Generator], tuple[Pixels, Mask | None]]
 
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 MARGIN = 16
-"""Pixels kept around a crop, so that decoding has true neighbours across its border; also the largest chroma block."""
+"""Pixels kept around a crop, so that what is done to it has true neighbours across its border.
+
+Also the largest chroma block, a multiple of the grid of sr4x, and as far as any blur reaches.
+"""
 
 
-def jpeg_pair(
-    region: NDArray[np.uint8], crop: int, config: Degradation, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def training_sample(
+    region: Pixels, crop: int, config: Degradation, rng: np.random.Generator
+) -> tuple[Pixels, Pixels, Mask | None]:
+    """Cut a clean crop and its damaged twin from a region of sides crop + 2 MARGIN; for inpainting, and the hole.
+
+    All uint8 [crop, crop, 3], but for the hole, bool [crop, crop] or None. Every draw is the generator's.
+    """
+    if config.kind == "jpeg":
+        return *jpeg_pair(region, crop, config, rng), None
+    window = (slice(MARGIN, MARGIN + crop),) * 2
+    clean = region[window]
+    if config.kind == "inpaint":
+        mask = training_hole(crop, config, rng)
+        return clean, emptied(clean, mask), mask
+    name = config.operators[int(rng.integers(len(config.operators)))]
+    return clean, operated(region, name, config, rng)[window], None
+
+
+def jpeg_pair(region: Pixels, crop: int, config: Degradation, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Cut a clean crop and its compressed twin from the middle of a region of sides crop + 2 MARGIN.
 
     Quality is log-uniform over config.quality, both ends included. The compression grid starts at the crop's corner,
@@ -30,3 +57,114 @@ def jpeg_pair(
     y, x = MARGIN + (rng.integers(-MARGIN // 2, MARGIN // 2, 2) if rng.random() < config.shifted else np.zeros(2, int))
     window = (slice(y, y + crop), slice(x, x + crop))
     return region[window], compress(region, quality, subsampling)[window]
+
+
+def operated(pixels: Pixels, name: str, config: Degradation, rng: np.random.Generator) -> Pixels:
+    """Apply an operator of `config.operators`, add noise, clamp and round: uint8 [H, W, 3] to the same.
+
+    An sr4x picture is noisy and rounded as the small one that a user has, and enlarged by repeating its pixels then, as
+    `restore` does.
+    """
+    image, factor = from_bytes(pixels), 1
+    damaged: NDArray[np.floating]
+    if name == GAUSSIAN:
+        damaged = gaussian_blur(image, _within(config.sigma, rng))
+    else:
+        operator = operators.get(name)
+        factor = operator.factor
+        damaged = (operator(image[None]) if operator.reduce is None else operator.downsample(image[None]))[0]
+    if config.noise[1] > 0:
+        damaged = damaged + _within(config.noise, rng) / 127.5 * rng.standard_normal(damaged.shape)
+    height, width = pixels.shape[:2]
+    return to_bytes(damaged).repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
+
+
+def gaussian_blur(image: F32, sigma: float) -> F64:
+    """Blur [3, H, W] with a Gaussian of `sigma` pixels; beyond the border there is nothing, and weights sum to 1."""
+    rows, columns = (_gaussian(size, sigma) for size in image.shape[1:])
+    blurred: F64 = rows @ image.astype(np.float64) @ columns.T
+    return blurred
+
+
+def _gaussian(size: int, sigma: float) -> F64:
+    places = np.arange(size)
+    weights: F64 = np.exp(-0.5 * ((places[:, None] - places) / sigma) ** 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+def emptied(pixels: Pixels, mask: Mask) -> Pixels:
+    """Return a picture with grey in the hole, as `i2sb-rt degrade` leaves it; whoever restores it fills in noise."""
+    damaged = pixels.copy()
+    damaged[mask] = GREY
+    return damaged
+
+
+def strokes(height: int, width: int, config: Degradation, rng: np.random.Generator) -> Mask:
+    """Draw a hole of brush strokes, bool [H, W], that covers a share within config.strokes."""
+    low, high = config.strokes
+    return operators.freeform_mask(height, width, low, high, seed=int(rng.integers(2**63)))
+
+
+def box(height: int, width: int, config: Degradation, rng: np.random.Generator) -> Mask:
+    """Draw a rectangular hole, bool [H, W], each side a share within config.box of the picture's."""
+    mask = np.zeros((height, width), np.bool_)
+    rows, columns = (_stretch(size, config.box, rng) for size in (height, width))
+    mask[rows, columns] = True
+    return mask
+
+
+def _stretch(size: int, band: Sequence[float], rng: np.random.Generator) -> slice:
+    length = max(1, round(size * _within(band, rng)))
+    start = int(rng.integers(size - length + 1))
+    return slice(start, start + length)
+
+
+def training_hole(crop: int, config: Degradation, rng: np.random.Generator) -> Mask:
+    """Draw the hole of a crop: a box for the fraction config.boxes, else strokes; never empty.
+
+    Strokes are as wide as those on a picture up to config.zoom times as wide as the crop, of which a random part with
+    some hole in it is taken; there the share that they cover can be any.
+    """
+    if rng.random() < config.boxes:
+        return box(crop, crop, config, rng)
+    side = round(crop * rng.uniform(1, config.zoom))
+    mask = strokes(side, side, config, rng)
+    places = np.argwhere(mask)
+    inside = places[rng.integers(len(places))]
+    y, x = (int(rng.integers(max(0, p - crop + 1), min(p, side - crop) + 1)) for p in inside)
+    return mask[y : y + crop, x : x + crop]
+
+
+def _within(band: Sequence[float], rng: np.random.Generator) -> float:
+    low, high = band
+    return rng.uniform(low, high)
+
+
+def damages(config: Degradation, qualities: Sequence[int]) -> dict[str, Damage]:
+    """Name what a network is scored on, each a function of a whole picture, uint8 [H, W, 3], and a generator.
+
+    JPEG at the given qualities, chroma 4:2:0; or each operator; or each shape of holes that is trained on.
+    """
+    if config.kind == "jpeg":
+        return {f"QF {quality}": partial(_compressed, quality=quality) for quality in qualities}
+    if config.kind == "operators":
+        return {name: partial(_operated, name=name, config=config) for name in config.operators}
+    weights = {"strokes": 1 - config.boxes, "boxes": config.boxes}
+    shapes = {"strokes": strokes, "boxes": box}
+    return {name: partial(_holed, shape=shapes[name], config=config) for name, weight in weights.items() if weight}
+
+
+def _compressed(pixels: Pixels, _: np.random.Generator, quality: int) -> tuple[Pixels, None]:
+    return compress(pixels, quality), None
+
+
+def _operated(pixels: Pixels, rng: np.random.Generator, name: str, config: Degradation) -> tuple[Pixels, None]:
+    return operated(pixels, name, config, rng), None
+
+
+def _holed(
+    pixels: Pixels, rng: np.random.Generator, shape: Callable[..., Mask], config: Degradation
+) -> tuple[Pixels, Mask]:
+    mask = shape(*pixels.shape[:2], config, rng)
+    return emptied(pixels, mask), mask

@@ -61,6 +61,15 @@ class Bridge:
         x = _column(self.mu_x0, steps, x0) * x0 + _column(self.mu_x1, steps, x0) * x1
         return x if self.ot_ode else x + _column(self.std_sb, steps, x0) * z
 
+    def begun(self, x: Tensor, x1: Tensor, steps: Tensor) -> Tensor:
+        """Replace x_k [B, C, H, W] by x1 at the last step, where sampling starts: for inpainting.
+
+        At every other step sampling leaves the known pixels at x1 + std_sb z, or at x1 with OT-ODE, as `point` does
+        for x0 = x1; only its first call sees them as they are.
+        """
+        is_last = (steps == self.interval - 1).to(x.device)
+        return torch.where(is_last[:, None, None, None], x1, x)
+
     def seen(self, x: Tensor, x1: Tensor) -> Tensor:
         """Join what the network sees: x, or with cond_x1 the channels of x and then those of x1."""
         return torch.cat([x, x1], dim=1) if self.cond_x1 else x
@@ -72,6 +81,16 @@ class Bridge:
     def clean(self, x: Tensor, out: Tensor, steps: Tensor) -> Tensor:
         """Compute the clean image that an output stands for, the inverse of `target`: x0 = x_k - std_fwd_k out."""
         return x - _column(self.std_fwd, steps, x) * out
+
+
+def error_of(out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Compute the mean squared error of outputs [B, C, H, W]; with a mask, bool [B, 1, H, W], that of the hole alone.
+
+    The mean is over all pixels of the hole in the batch: the known ones are no matter of the network's. Source:
+    arXiv 2302.05872, eq. 12, and for inpainting its loss on the masked region.
+    """
+    error = (out - target).square()
+    return error.mean() if mask is None else error[mask.expand_as(error)].mean()
 
 
 def _column(values: Tensor, steps: Tensor, like: Tensor) -> Tensor:

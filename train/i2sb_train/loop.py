@@ -21,7 +21,8 @@ from i2sb_rt.errors import I2SBError, UsageError
 from i2sb_rt.networks import UNet
 from i2sb_train import checkpoint, data
 from i2sb_train.checkpoint import State
-from i2sb_train.i2sb import Bridge
+from i2sb_train.degrade import damages
+from i2sb_train.i2sb import Bridge, error_of
 from i2sb_train.progress import Progress
 from i2sb_train.recipe import Recipe, Train
 from i2sb_train.validate import centre, swap, validate
@@ -102,8 +103,8 @@ class Trainer:
         train, state = self.recipe.train, self.state
         saved = time.monotonic()
         with _stop_on_signals(self._stop):
-            for clean, damaged in data.batches(self.pairs, state.step, train.steps):
-                loss = self.step(clean, damaged)
+            for batch in data.batches(self.pairs, state.step, train.steps):
+                loss = self.step(*batch)
                 progress.step(state.step, loss)
                 every = self.recipe.validation.every
                 if every and (state.step % every == 0 or state.step == train.steps) and self.held_out:
@@ -117,18 +118,25 @@ class Trainer:
         self.save()
         return True
 
-    def step(self, clean: Tensor, damaged: Tensor) -> float:
-        """Take one optimiser step on a batch of uint8 pairs and return its loss; TrainingError if it is not finite."""
+    def step(self, clean: Tensor, damaged: Tensor, mask: Tensor | None = None) -> float:
+        """Take one optimiser step on a batch of uint8 pairs and return its loss; TrainingError if it is not finite.
+
+        mask: bool [B, 1, H, W], True in the holes of inpainting, which are filled with noise first.
+        """
         train, state, bridge = self.recipe.train, self.state, self.bridge
         generator = torch.Generator().manual_seed(_mix(train.seed, state.step))
         batch = len(clean)
         steps = bridge.draw_steps(batch, train.last_step, generator)
         z = torch.randn(clean.shape, generator=generator)
+        tensors = [clean, damaged, steps, z]
+        if mask is not None:
+            tensors += [mask, torch.randn(clean.shape, generator=generator)]
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, train)
         total = 0.0
         for part in torch.split(torch.arange(batch), train.micro or batch):
-            loss = self._loss(clean[part], damaged[part], steps[part], z[part]) * (len(part) / batch)
+            share = len(part) / batch if mask is None else mask[part].sum().item() / mask.sum().item()
+            loss = self._loss(*(tensor[part] for tensor in tensors)) * share
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), train.clip)
@@ -143,15 +151,27 @@ class Trainer:
         state.step += 1
         return total
 
-    def _loss(self, clean: Tensor, damaged: Tensor, steps: Tensor, z: Tensor) -> Tensor:
-        """Compute the mean squared error of the predicted target (arXiv 2302.05872, eq. 12)."""
+    def _loss(
+        self,
+        clean: Tensor,
+        damaged: Tensor,
+        steps: Tensor,
+        z: Tensor,
+        mask: Tensor | None = None,
+        fill: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the mean squared error of the predicted target (arXiv 2302.05872, eq. 12); `fill` is for the hole."""
         x0, x1 = data.to_signal(clean.to(self.device)), data.to_signal(damaged.to(self.device))
+        if mask is not None and fill is not None:
+            mask = mask.to(self.device)
+            x1 = torch.where(mask, fill.to(self.device), x1)
         x = self.bridge.point(x0, x1, steps, z.to(self.device))
+        if mask is not None:
+            x = self.bridge.begun(x, x1, steps)
         seen = self.bridge.seen(x, x1).contiguous(memory_format=torch.channels_last)
         with autocast(self.recipe.train.precision, self.device):
             out = self.state.network(seen, self.bridge.times[steps].to(self.device))
-        error: Tensor = out.float() - self.bridge.target(x, x0, steps)
-        return error.square().mean()
+        return error_of(out.float(), self.bridge.target(x, x0, steps), mask)
 
     def _average(self) -> None:
         """Update the mean of the weights: ema <- d ema + (1 - d) weights, d = train.ema, lower in the first steps."""
@@ -161,12 +181,12 @@ class Trainer:
                 self.state.ema[name].lerp_(parameter.detach(), 1 - decay)
 
     def scores(self) -> list[str]:
-        """Score the EMA weights, one text a quality."""
+        """Score the EMA weights, one text a kind of damage."""
         swap(self.state.network, self.state.ema)
         try:
-            qualities = self.recipe.validation.qualities
+            trials = damages(self.recipe.degradation, self.recipe.validation.qualities)
             with autocast(self.recipe.train.precision, self.device):
-                scores = validate(self.state.network, self.bridge, self.held_out, qualities, self.device)
+                scores = validate(self.state.network, self.bridge, self.held_out, trials, self.device)
         finally:
             swap(self.state.network, self.state.ema)
         return [str(score) for score in scores]

@@ -16,9 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from i2sb_rt import operators
 from i2sb_rt.errors import UsageError
+from i2sb_rt.operators import blur, superresolution
 
 PRECISIONS = ("auto", "fp32", "bf16")
+KINDS = ("jpeg", "operators", "inpaint")
+GAUSSIAN = "gaussian-blur"
+"""The one name in `Degradation.operators` that is known to training alone."""
 
 
 class RecipeError(UsageError):
@@ -45,7 +50,8 @@ class Model:
 class Bridge:
     """The bridge: the schedule of `i2sb_rt.Schedule`, and what the network sees.
 
-    `ot_ode` trains without noise in the bridge; `cond_x1` shows the network the damaged picture beside the state.
+    `ot_ode` trains without noise in the bridge; `cond_x1` shows the network the damaged picture beside the state. Not
+    both: from x_k = mu_x0 x0 + mu_x1 x1 and x1 a network could compute x0, and would learn nothing else.
     """
 
     interval: int = 1000
@@ -76,16 +82,38 @@ class Data:
 
 @dataclass(frozen=True)
 class Degradation:
-    """What is done to a clean crop. kind "jpeg": libjpeg with log-uniform quality and mixed chroma subsampling.
+    """What is done to a clean crop; each kind reads its own keys.
 
-    `subsampling` weighs 4:4:4, 4:2:2 and 4:2:0; `shifted` is the fraction of crops whose 8x8 grid does not start at
-    the crop's corner, as in photos that were cropped after their compression.
+    kind "jpeg": libjpeg with log-uniform quality and mixed chroma subsampling. `subsampling` weighs 4:4:4, 4:2:2 and
+    4:2:0; `shifted` is the fraction of crops whose 8x8 grid does not start at the crop's corner, as in photos that were
+    cropped after their compression.
+
+    kind "operators": one of `operators`, equally likely, by the names that `i2sb_rt.operators.get` takes, or
+    "gaussian-blur" with a spread of `sigma` [lowest, highest] pixels. Then Gaussian noise is added, its standard
+    deviation in `noise` [lowest, highest] levels of 255.
+
+    kind "inpaint": holes of brush strokes that cover a share in `strokes` [lowest, highest], drawn on a square up to
+    `zoom` times as wide as the crop and cut; or, for the fraction `boxes`, a rectangle whose sides are shares of the
+    crop's in `box` [lowest, highest].
     """
 
     kind: str
     quality: list[int] = field(default_factory=lambda: [5, 60])
     subsampling: list[float] = field(default_factory=lambda: [0.15, 0.15, 0.7])
     shifted: float = 0.25
+    operators: list[str] = field(default_factory=list)
+    sigma: list[float] = field(default_factory=lambda: [0.5, 3.0])
+    noise: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    strokes: list[float] = field(default_factory=lambda: [0.1, 0.3])
+    zoom: float = 1.0
+    boxes: float = 0.3
+    box: list[float] = field(default_factory=lambda: [0.15, 0.5])
+
+    @property
+    def upscale(self) -> int:
+        """How much larger the restored picture is than what a user has: 4 where every operator is an sr4x."""
+        sr4x = [name.removesuffix("-exact") in superresolution.TAPS for name in self.operators]
+        return superresolution.FACTOR if sr4x and all(sr4x) else 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +144,10 @@ class Train:
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out PSNR while training: every `every` steps (0 = never), on the middle `crop` pixels."""
+    """Held-out PSNR while training: every `every` steps (0 = never), on the middle `crop` pixels.
+
+    `qualities` are those of kind "jpeg"; the other kinds are scored for each operator, or each shape of holes.
+    """
 
     every: int = 0
     crop: int = 192
@@ -204,6 +235,7 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         "data.colour",
         "data.grey",
         "degradation.shifted",
+        "degradation.boxes",
         "train.last_step",
         "train.lr_end",
     )
@@ -216,21 +248,77 @@ def _rules(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
         yield key, 0 < _value(recipe, key) < math.inf, "above 0"
     for key in ("train.seed", "train.warmup", "train.micro", "train.weight_decay", "validation.every", "data.workers"):
         yield key, _value(recipe, key) >= 0, "0 or more"
+    yield "bridge.cond_x1", not (recipe.bridge.cond_x1 and recipe.bridge.ot_ode), "false with bridge.ot_ode"
     yield "train.decay", 0 <= train.decay <= train.steps, "between 0 and train.steps"
     yield "train.precision", train.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"
     yield "data.max_shrink", data.max_shrink >= 1, "at least 1"
     yield "data.folders", bool(data.folders) or data.procedural == 1, "a list of folders (or data.procedural 1)"
-    yield "degradation.kind", degradation.kind == "jpeg", '"jpeg"'
-    sound = len(degradation.quality) == 2 and 1 <= degradation.quality[0] <= degradation.quality[1] <= 95
-    yield "degradation.quality", sound, "[lowest, highest] within 1 to 95"
-    weights = degradation.subsampling
-    sound = len(weights) == 3 and min(weights) >= 0 and sum(weights) > 0
-    yield "degradation.subsampling", sound, "three weights, for 4:4:4, 4:2:2 and 4:2:0"
     sound = all(1 <= quality <= 95 for quality in recipe.validation.qualities)
     yield "validation.qualities", sound, "qualities within 1 to 95"
     multiple = network_multiple(recipe.network)
     for key in ("data.crop", "validation.crop"):
         yield key, _value(recipe, key) % multiple == 0, f"a multiple of {multiple} for this network"
+    yield "degradation.kind", degradation.kind in KINDS, f"one of {', '.join(KINDS)}"
+    yield from _jpeg_rules(degradation)
+    yield from _operator_rules(recipe)
+    yield from _inpaint_rules(recipe)
+
+
+def _jpeg_rules(degradation: Degradation) -> Iterator[tuple[str, bool, str]]:
+    sound = len(degradation.quality) == 2 and 1 <= degradation.quality[0] <= degradation.quality[1] <= 95
+    yield "degradation.quality", sound, "[lowest, highest] within 1 to 95"
+    weights = degradation.subsampling
+    sound = len(weights) == 3 and min(weights) >= 0 and sum(weights) > 0
+    yield "degradation.subsampling", sound, "three weights, for 4:4:4, 4:2:2 and 4:2:0"
+
+
+def _operator_rules(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
+    degradation, key = recipe.degradation, "degradation.operators"
+    wanted = degradation.kind == "operators"
+    yield key, bool(degradation.operators) == wanted, 'a list of names for kind "operators", left out for the others'
+    known = [name for name in operators.NAMES if _acts_locally(name.replace("QF", "10"))]
+    right = f"names among {', '.join([*known, GAUSSIAN])}"
+    yield key, all(name == GAUSSIAN or _acts_locally(name) for name in degradation.operators), right
+    # Beyond 4 sigma a Gaussian has 6e-5 of its weight; 4 sigma are degrade.MARGIN.
+    yield "degradation.sigma", _is_band(degradation.sigma, 0.1, 4), "[lowest, highest] within 0.1 to 4"
+    yield "degradation.noise", _is_band(degradation.noise, 0, 255), "[lowest, highest] within 0 to 255"
+    reduced = any(name.removesuffix("-exact") in superresolution.TAPS for name in degradation.operators)
+    aligned = not reduced or recipe.data.crop % superresolution.FACTOR == 0
+    yield "data.crop", aligned, f"a multiple of {superresolution.FACTOR} for sr4x operators"
+    agrees = not recipe.model.task.startswith("sr4x") or degradation.upscale > 1
+    yield "model.task", agrees, "another word, for the degradation is not that of sr4x operators alone"
+
+
+def _acts_locally(name: str) -> bool:
+    """Whether a crop can be damaged by this operator as the whole picture would be, and without a mask.
+
+    The blurs of DDRM mix up frequencies of the whole picture, so what they do depends on its size.
+    """
+    if name.startswith("mixture") or name in blur.TAPS:
+        return False
+    try:
+        return operators.get(name).hole is None
+    except UsageError:
+        return False
+
+
+def _inpaint_rules(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
+    degradation = recipe.degradation
+    fills = degradation.kind == "inpaint"
+    agrees = recipe.model.task.startswith("inpaint") == fills
+    yield "model.task", agrees, 'a word that begins with "inpaint" for degradation.kind "inpaint", and for no other'
+    low, high = degradation.strokes if len(degradation.strokes) == 2 else (1, 0)
+    sound = low > 0 and low + 0.01 <= high <= 1
+    yield "degradation.strokes", sound, "[lowest, highest] share, above 0, at most 1, at least 0.01 apart"
+    sound = _is_band(degradation.box, 0, 1) and degradation.box[0] > 0
+    yield "degradation.box", sound, "[lowest, highest] share of a side, above 0, at most 1"
+    yield "degradation.zoom", 1 <= degradation.zoom <= 16, "between 1 and 16"
+    for key in ("data.crop", "validation.crop") if fills else ():
+        yield key, _value(recipe, key) >= 16, "at least 16 for holes"
+
+
+def _is_band(band: list[float], low: float, high: float) -> bool:
+    return len(band) == 2 and low <= band[0] <= band[1] <= high
 
 
 def _value(recipe: Recipe, key: str) -> Any:

@@ -109,7 +109,7 @@ def model_info(recipe: Recipe) -> ModelInfo:
             name=model.name, task=model.task, license=model.license, trained_on=model.trained_on,
             sampler=model.sampler, nfe=model.nfe, clip=model.clip, tile=model.tile, overlap=model.overlap,
             batch=model.batch, multiple=multiple, minimum=4 * multiple, channels=network["out_channels"],
-            network=network, **dataclasses.asdict(bridge),
+            upscale=recipe.degradation.upscale, network=network, **dataclasses.asdict(bridge),
         )  # fmt: skip
     except ModelFileError as error:
         raise UsageError(f"[model] cannot be written to a model file: {error}") from error
