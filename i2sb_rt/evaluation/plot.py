@@ -41,11 +41,13 @@ def plot(rows: Sequence[Row], title: str, path: Path) -> None:
 def _draw(panel: Any, rows: Sequence[Row], name: str) -> None:
     tasks, samplers = (list(dict.fromkeys(values)) for values in zip(*((r.task, r.sampler) for r in rows), strict=True))
     for number, task in enumerate(tasks):
-        colour = f"C{number % 10}"
         before = next(row.before[name] for row in rows if row.task == task)
         if math.isfinite(before):
+            colour = f"C{number % 10}" if len(tasks) > 1 else "grey"
             panel.axhline(before, color=colour, linestyle=":", linewidth=1, label=f"{task}, damaged")
-        for marker, sampler in zip(MARKERS, samplers, strict=False):
+        # A marker a sampler; a colour a task, or with one task a sampler too.
+        for index, (marker, sampler) in enumerate(zip(MARKERS, samplers, strict=False)):
+            colour = f"C{(number if len(tasks) > 1 else index) % 10}"
             points = sorted((r.nfe, r.after[name]) for r in rows if (r.task, r.sampler) == (task, sampler))
             panel.plot(*zip(*points, strict=True), color=colour, marker=marker, label=f"{task}, {sampler}")
     calls = sorted({row.nfe for row in rows})
