@@ -262,7 +262,7 @@ def test_a_bar_is_drawn_on_a_terminal(toy: Restorer, monkeypatch: pytest.MonkeyP
             return True
 
     monkeypatch.setattr(sys, "stderr", stream := Terminal())
-    assert evaluate(toy.path, "--task", "jpeg-10,jpeg-20", "--nfe", "1,3") == 0
+    assert evaluate(toy.path, "--task", "jpeg-10,jpeg-20", "--nfe", "1,3", "--jobs", "1") == 0
     assert "[####" in stream.getvalue()
     assert "2/3 clean/sub/c.tif" in stream.getvalue()
     assert capsys.readouterr().out.startswith("| task ")

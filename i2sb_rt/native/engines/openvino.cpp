@@ -1,4 +1,6 @@
 // OpenVINO as an engine: the network on CPUs.
+#include <locale.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -145,9 +147,11 @@ class Engine {
     return request;
   }
 
-  // OpenVINO changes the process's locale for a while when it reads and compiles; two at once may leave it changed.
+  // OpenVINO changes the process's locale for a while when it reads and compiles. Two at once may leave it changed; and
+  // what other threads just read of the old one must not be freed under them, so a copy holds on to it.
   static std::mutex& compiling() {
     static std::mutex mutex;
+    [[maybe_unused]] static const locale_t held = duplocale(LC_GLOBAL_LOCALE);
     return mutex;
   }
 
