@@ -47,7 +47,11 @@ def run(options: argparse.Namespace) -> int:
     jobs = _jobs(options)
     _check(options, jobs, metrics)
     scorer = Scorer(metrics)
-    return stoppable(lambda stop: _evaluate(options, jobs, tasks, scorer, stop), MAX_PIXELS)
+    drawn: list[Row] = []
+    code = stoppable(lambda stop: _evaluate(options, jobs, tasks, scorer, drawn, stop), MAX_PIXELS)
+    if drawn:  # in this thread: fonts that matplotlib opens do not outlive theirs
+        plot.plot(drawn, Path(options.model).stem, Path(options.plot))
+    return code
 
 
 def _jobs(options: argparse.Namespace) -> list[Job]:
@@ -83,7 +87,15 @@ def _check(options: argparse.Namespace, jobs: list[Job], metrics: Sequence[str])
         plot.check(Path(options.plot))
 
 
-def _evaluate(options: argparse.Namespace, jobs: list[Job], tasks: list[Operator], scorer: Scorer, stop: Stop) -> int:
+def _evaluate(
+    options: argparse.Namespace,
+    jobs: list[Job],
+    tasks: list[Operator],
+    scorer: Scorer,
+    drawn: list[Row],
+    stop: Stop,
+) -> int:
+    """Evaluate and tell the rows; return the exit code. drawn: takes the rows that are to be drawn."""
     at_once = options.jobs or default_jobs(len(jobs), options.threads or cores(), options.batch or 1)
     restorer = load(options.model, options.engine, options.threads, options.precision, at_once, options.batch)
     run = _Run(options, restorer, tasks, scorer, jobs, stop)
@@ -95,8 +107,8 @@ def _evaluate(options: argparse.Namespace, jobs: list[Job], tasks: list[Operator
             stdout.say(json.dumps({"schema": 1, **run.about_all, **row.record()}, allow_nan=False))
     elif rows:
         stdout.say(table(rows))
-    if options.plot and rows and stop.signal is None:
-        plot.plot(rows, restorer.info.name, Path(options.plot))
+    if options.plot and stop.signal is None:
+        drawn += rows
     if run.cropped and not options.quiet:
         count = f"{len(run.cropped)} of {len(jobs)} pictures"
         print(f"i2sb-rt: {count} had their sides cropped to multiples of 4 for the tasks sr4x", file=sys.stderr)
