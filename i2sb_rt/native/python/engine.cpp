@@ -85,7 +85,8 @@ i2sb_status sample(void* self, const i2sb_plan* plan, const i2sb_sample_params* 
         "mask"_a = given(p.mask, {p.batch, 1, p.height, p.width}),
         "seeds"_a = p.seeds ? std::vector<uint64_t>(p.seeds, p.seeds + p.batch) : std::vector<uint64_t>(p.batch),
         "draws"_a = given(p.draws, draws), "trajectory"_a = p.trajectory != nullptr, "tile"_a = p.tile,
-        "overlap"_a = p.overlap, "network_batch"_a = p.network_batch, "on_row"_a = p.observer ? py::object(py::cpp_function(observe)) : py::none());
+        "overlap"_a = p.overlap, "network_batch"_a = p.network_batch,
+        "on_row"_a = p.observer ? py::object(py::cpp_function(observe)) : py::none());
     const auto [result, path] = py::cast<std::pair<py::object, py::object>>(answer);
     const auto values = expect<float>(result, "what the engine returns", 4);
     expect_shape(values, "what the engine returns", shape);
