@@ -1,6 +1,8 @@
 """OpenVINO behind its C API: the right numbers, and clear refusals."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +70,25 @@ def test_weights_in_a_second_file_are_found_beside_the_first(tmp_path: Path) -> 
     x1 = np.random.default_rng(2).standard_normal((1, 3, 8, 8)).astype(np.float32)
     outs = [_core.sample(open_engine(path, precision="fp32"), ROWS, x1) for path in (whole, apart)]
     np.testing.assert_array_equal(outs[0], outs[1])
+
+
+def test_signals_are_delivered_after_engines_are_gone(tmp_path: Path) -> None:
+    """OpenVINO leaves a thread in which two engines overlapped a signal stack that it has unmapped."""
+    path = make_onnx(tmp_path / "model.onnx")
+    program = """
+import faulthandler, os, signal, sys
+import numpy as np
+from i2sb_rt import _core
+
+faulthandler.enable()
+engines = []
+for _ in range(2):
+    engines.append(_core.Engine.openvino(_core.Model(sys.argv[1]), library=sys.argv[2]))
+    _core.sample(engines[-1], np.float32([[7, 0, 1, 0, 1, 0, 0, 0, 0, 0]]), np.zeros((1, 3, 4, 4), np.float32))
+while engines:
+    del engines[0]
+signal.signal(signal.SIGINT, lambda *_: print("delivered"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    run = subprocess.run([sys.executable, "-c", program, path, LIBRARY], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "delivered\n"), run.stderr

@@ -1,5 +1,6 @@
 // OpenVINO as an engine: the network on CPUs.
 #include <locale.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <atomic>
@@ -29,6 +30,26 @@ constexpr size_t LARGE = size_t{256} << 20;
 
 template <typename T>
 using Owned = std::unique_ptr<T, void (*)(T*)>;
+
+// Puts the thread's alternate signal stack back at the end of a scope. OpenVINO's CPU plugin installs one of its own
+// where it is first used, and unmaps it when it is freed, wherever that happens: the next signal would kill the
+// process.
+class KeptSignalStack {
+ public:
+  KeptSignalStack() { sigaltstack(nullptr, &before_); }
+  KeptSignalStack(const KeptSignalStack&) = delete;
+  KeptSignalStack& operator=(const KeptSignalStack&) = delete;
+  ~KeptSignalStack() {
+    // Refused where it has become too small for the registers of AMX: then handlers run on the thread's own stack.
+    if (before_.ss_flags == 0 && sigaltstack(&before_, nullptr) == 0) return;
+    stack_t none{};
+    none.ss_flags = SS_DISABLE;
+    sigaltstack(&none, nullptr);
+  }
+
+ private:
+  stack_t before_{};
+};
 
 struct Size {
   int batch, channels, height, width;
@@ -60,6 +81,7 @@ class Engine {
     if (options.threads < 0) fail(I2SB_ERROR_ARGUMENT, "threads must not be negative");
     if (options.streams < 0 || options.streams > MAX_STREAMS)
       fail(I2SB_ERROR_ARGUMENT, "streams must be 0 to " + std::to_string(MAX_STREAMS));
+    const KeptSignalStack kept;
     Core* core = nullptr;
     api_.check(api_.core_create(&core), "to start");
     core_.reset(core);
@@ -168,6 +190,7 @@ class Engine {
 
   void compile(Network& network) {
     const std::lock_guard alone(compiling());
+    const KeptSignalStack kept;
     const Size& size = network.size;
     Model* read = nullptr;
     api_.check(read_model(&read), "to read the model");
