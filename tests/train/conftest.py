@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from i2sb_train.recipe import Recipe, recipe_from
+from i2sb_train.recipe import Recipe
+from i2sb_train.recipe_file import recipe_from
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 

@@ -104,7 +104,7 @@ def test_a_crop_is_damaged_as_its_whole_picture_would_be(name: str) -> None:
     whole = picture(CROP + 2 * MARGIN + 48)
     config = Degradation(kind="operators", operators=[name], sigma=[3.0, 3.0])
     region = whole[16 : 16 + CROP + 2 * MARGIN, 32 : 32 + CROP + 2 * MARGIN]
-    clean, damaged, mask = training_sample(region, CROP, config, rng_of())
+    clean, damaged, mask = training_sample((region,), CROP, config, rng_of())
     window = (slice(16 + MARGIN, 16 + MARGIN + CROP), slice(32 + MARGIN, 32 + MARGIN + CROP))
     assert mask is None
     assert np.array_equal(clean, whole[window])
@@ -132,7 +132,7 @@ def test_operators_are_equally_likely_and_strength_is_within_its_band(monkeypatc
     names = ["sr4x-pool", "gaussian-blur", "blur-gauss-exact"]
     config, rng = Degradation(kind="operators", operators=names, sigma=[1.0, 2.0]), rng_of()
     for _ in range(600):
-        training_sample(picture(8 + 2 * MARGIN), 8, config, rng)
+        training_sample((picture(8 + 2 * MARGIN),), 8, config, rng)
     assert len(seen) / 600 == pytest.approx(1 / 3, abs=0.06)
     assert 1 <= min(seen) < 1.1
     assert 1.9 < max(seen) <= 2
@@ -198,7 +198,7 @@ def test_boxes_are_as_many_as_their_weight_says() -> None:
 
 def test_a_hole_is_grey_and_the_rest_is_clean() -> None:
     region = picture()
-    clean, damaged, mask = training_sample(region, CROP, Degradation(kind="inpaint"), rng_of())
+    clean, damaged, mask = training_sample((region,), CROP, Degradation(kind="inpaint"), rng_of())
     assert mask is not None
     assert np.array_equal(clean, region[MARGIN : MARGIN + CROP, MARGIN : MARGIN + CROP])
     assert np.array_equal(damaged[~mask], clean[~mask])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from i2sb_rt import Plan, Schedule
 from i2sb_train import recipe
-from i2sb_train.i2sb import Bridge, error_of
+from i2sb_train.i2sb import Bridge, elements, errors
 
 N = 1000
 BRIDGES = {ot_ode: Bridge.of(recipe.Bridge(ot_ode=ot_ode)) for ot_ode in (False, True)}
@@ -95,19 +95,6 @@ def test_times_are_the_schedule_s() -> None:
     np.testing.assert_allclose(BRIDGES[False].times.numpy(), Schedule().noise_levels, rtol=1e-6)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.25, 1.0])
-def test_draws_of_steps(fraction: float) -> None:
-    bridge = BRIDGES[False]
-    steps = bridge.draw_steps(20000, fraction, torch.Generator().manual_seed(1))
-    assert steps.min() >= 0
-    assert steps.max() == N - 1
-    assert (steps == N - 1).float().mean().item() == pytest.approx(fraction, abs=0.02)
-    if fraction < 1:
-        others = steps[steps < N - 1].float()
-        assert others.mean().item() == pytest.approx((N - 2) / 2, abs=15)
-    assert torch.equal(steps, bridge.draw_steps(20000, fraction, torch.Generator().manual_seed(1)))
-
-
 @pytest.mark.parametrize("ot_ode", [False, True])
 def test_known_pixels_are_trained_on_as_sampling_shows_them(ot_ode: bool) -> None:
     # Where x0 = x1, a plan leaves x1 + r z behind each of its rows, and its first call sees x1 itself.
@@ -130,11 +117,13 @@ def test_the_error_of_holes_is_theirs_alone() -> None:
     mask[0, 0, :2, 1] = True
     mask[1, 0, 3] = True
     out.requires_grad_()
-    error = error_of(out, target, mask)
+    error = errors(out, target, mask).sum() / elements(out, mask).sum()
     chosen = [(out - target)[i, :, y, x] for i, _, y, x in mask.nonzero().tolist()]
     assert error.item() == pytest.approx(torch.stack(chosen).square().mean().item())
     (gradient,) = torch.autograd.grad(error, out)
     inside = mask.expand_as(gradient)
     assert (gradient[~inside] == 0).all()
     assert (gradient[inside] != 0).all()
-    assert error_of(out, target).item() == pytest.approx(((out - target) ** 2).mean().item())
+    assert elements(out, mask).tolist() == [6, 12]
+    assert elements(out).tolist() == [48, 48]
+    torch.testing.assert_close(errors(out, target), ((out - target) ** 2).sum((1, 2, 3)))

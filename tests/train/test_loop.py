@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from i2sb_rt.errors import I2SBError, UsageError
 from i2sb_train import checkpoint
-from i2sb_train.data import batches, to_signal
+from i2sb_train.data import Sample, batches, collate, to_signal
 from i2sb_train.loop import Pictures, Trainer, TrainingError, autocast, learning_rate, new_state
 from i2sb_train.procedural import dead_leaves
 from i2sb_train.progress import Progress
@@ -26,8 +26,12 @@ CPU = torch.device("cpu")
 
 
 def trainer(recipe: Recipe, folder: Path, held_out: int = 0) -> Trainer:
-    pictures = [dead_leaves(24, np.random.default_rng(i)) for i in range(held_out)]
-    return Trainer(recipe, Pictures([], pictures), folder, CPU)
+    pictures = [(dead_leaves(24, np.random.default_rng(i)),) for i in range(held_out)]
+    return Trainer(recipe, Pictures([], pictures), folder)
+
+
+def first_batch(run: Trainer) -> Sample:
+    return next(iter(batches(run.samples, 0, 1)))
 
 
 def trained(recipe: Recipe, folder: Path, start: Path | None = None) -> Trainer:
@@ -71,9 +75,8 @@ def test_the_seed_decides_the_run(make_recipe: MakeRecipe, tmp_path: Path) -> No
 
 
 def test_micro_batches_change_rounding_only(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    clean = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     runs = [trainer(make_recipe(train={"micro": micro}), tmp_path) for micro in (0, 3)]
-    losses = [run.step(clean, 255 - clean) for run in runs]
+    losses = [run.step(first_batch(run)) for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     weights = [run.state.network.get_parameter("out.2.weight") for run in runs]
     # Adam's first step is lr sign(gradient): rounding may turn a vanishing gradient around, but no other.
@@ -82,20 +85,8 @@ def test_micro_batches_change_rounding_only(make_recipe: MakeRecipe, tmp_path: P
 
 def test_micro_batches_weigh_holes_by_their_pixels(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     runs = [trainer(make_recipe(train={"micro": micro}, **INPAINT), tmp_path) for micro in (0, 3)]
-    batch = [torch.stack(part) for part in zip(*(runs[0].pairs[i] for i in range(4)), strict=True)]
-    losses = [run.step(*batch) for run in runs]
+    losses = [run.step(first_batch(run)) for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
-def test_jpeg_losses_stay_what_they_were(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    # Recorded before there were other kinds of damage; rounding may differ from machine to machine.
-    rng = np.random.default_rng(0)
-    photos = [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((60, 90), (100, 50))]
-    data = {"folders": ["photos"], "procedural": 0.0, "max_shrink": 2.0, "colour": 0.5, "grey": 0.2}
-    recipe = make_recipe(data=data, degradation={"quality": [5, 60]})
-    run = Trainer(recipe, Pictures(photos, []), tmp_path, CPU)
-    losses = [run.step(*batch) for batch in batches(run.pairs, 0, 3)]
-    assert losses == pytest.approx([1.1224486827850342, 0.843031644821167, 1.540623664855957], rel=1e-4)
 
 
 @pytest.mark.parametrize("ot_ode", [False, True])
@@ -107,10 +98,11 @@ def test_a_hole_begins_as_noise_and_known_pixels_as_they_are(
     run = trainer(recipe, tmp_path)
     seen: list[torch.Tensor] = []
     run.state.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    clean, damaged, mask = next(iter(batches(run.pairs, 0, 1)))
-    run.step(clean, damaged, mask)
-    hole = mask.expand_as(clean)
-    assert torch.equal(seen[0][~hole], to_signal(clean)[~hole])
+    batch = first_batch(run)
+    run.step(batch)
+    assert batch.mask is not None
+    hole = batch.mask.expand_as(batch.clean)
+    assert torch.equal(seen[0][~hole], to_signal(batch.clean)[~hole])
     assert seen[0][hole].mean().item() == pytest.approx(0, abs=0.15)
     assert seen[0][hole].std().item() == pytest.approx(1, abs=0.1)
 
@@ -121,22 +113,22 @@ def test_scores_are_told_for_each_kind_of_damage(make_recipe: MakeRecipe, tmp_pa
     for label, task in labels.items():
         run = trainer(make_recipe(validation={"crop": 16}, **task), tmp_path, held_out=2)
         scores = run.scores()
-        assert [score.split(": ")[0] for score in scores] == [label, seconds[label]]
-        assert all(score.endswith(")") and " dB (" in score for score in scores)
+        assert [score.damage for score in scores] == [label, seconds[label]]
+        assert all(str(score).endswith(")") and " dB (" in str(score) for score in scores)
         assert run.scores() == scores  # Seeds are fixed.
     only = make_recipe(validation={"crop": 16}, model={"task": "inpaint"}, degradation={"kind": "inpaint", "boxes": 0})
-    assert [score.split(": ")[0] for score in trainer(only, tmp_path, held_out=1).scores()] == ["strokes"]
+    assert [score.damage for score in trainer(only, tmp_path, held_out=1).scores()] == ["strokes"]
 
 
 def test_the_loss_falls_and_quality_rises(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     quality = {"degradation": {"quality": [5, 5]}, "validation": {"qualities": [5], "crop": 16}}
     run = trainer(make_recipe(train={"steps": 25, "decay": 5, "last_step": 1.0}, **quality), tmp_path, held_out=3)
-    clean, damaged = (torch.stack(part) for part in zip(*(run.pairs[i] for i in range(8)), strict=True))
-    losses = [run.step(clean, damaged) for _ in range(25)]
+    batch = collate([run.samples[i] for i in range(8)])
+    losses = [run.step(batch) for _ in range(25)]
     assert losses[-1] < 0.6 * losses[0]
-    before, after = (float(word) for word in run.scores()[0].split(": ")[1].split(" dB")[0].split(" -> "))
-    assert 10 < before < 40
-    assert after != before
+    (score,) = run.scores()
+    assert 10 < score.before < 40
+    assert score.after != score.before
 
 
 @pytest.mark.slow
@@ -144,11 +136,11 @@ def test_a_short_training_restores_what_it_never_saw(make_recipe: MakeRecipe, tm
     changes = {"degradation": {"quality": [5, 5]}, "validation": {"qualities": [5], "crop": 64}}
     recipe = make_recipe(train={"steps": 500, "decay": 200, "last_step": 1.0, "ema": 0.98}, **changes)
     run = trainer(recipe, tmp_path)
-    run.held_out = [dead_leaves(64, np.random.default_rng([7, i])) for i in range(8)]
+    run.held_out = [(dead_leaves(64, np.random.default_rng([7, i])),) for i in range(8)]
     with Progress(0, 500, 100) as progress:
         run.run(progress)
-    gain = float(run.scores()[0].split("(")[1].split(")")[0])
-    assert gain > 0.2
+    (score,) = run.scores()
+    assert score.after - score.before > 0.2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_recipe: MakeRecipe, tmp_path: Path) -> None:
@@ -156,9 +148,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_recipe: MakeRecipe, tmp_pa
     before = {name: p.detach().clone() for name, p in run.state.network.named_parameters()}
     with torch.no_grad():
         run.state.network.get_parameter("out.2.bias")[0] = float("nan")
-    clean = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
     with pytest.raises(TrainingError, match=r"step 0: the loss is nan.*lower train\.lr") as caught:
-        run.step(clean, clean)
+        run.step(first_batch(run))
     assert isinstance(caught.value, I2SBError)
     assert run.state.step == 0
     assert torch.equal(run.state.network.get_parameter("out.0.weight"), before["out.0.weight"])
@@ -170,10 +161,10 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(make_recipe: Mak
     handler = signal.getsignal(signal.SIGTERM)
     step = run.step
 
-    def interrupted(clean: torch.Tensor, damaged: torch.Tensor) -> float:
+    def interrupted(batch: Sample) -> float:
         if run.state.step == 1:
             signal.raise_signal(signal.SIGTERM)
-        return step(clean, damaged)
+        return step(batch)
 
     run.step = interrupted  # type: ignore[method-assign]
     with Progress(0, 60, 1000) as progress:
@@ -215,9 +206,8 @@ def test_scoring_leaves_the_weights_in_place(make_recipe: MakeRecipe, tmp_path: 
 def test_a_network_that_sees_the_damaged_picture_trains_and_scores(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     changes = {"network": {"in_channels": 6}, "bridge": {"cond_x1": True}, "validation": {"crop": 16}}
     run = trainer(make_recipe(**changes), tmp_path, held_out=1)
-    clean, damaged = (part[None] for part in run.pairs[0])
-    run.step(clean, damaged)
-    run.step(clean, damaged)
+    run.step(first_batch(run))
+    run.step(first_batch(run))
     assert run.state.network.get_parameter("input_blocks.0.0.weight").shape[1] == 24
     assert len(run.scores()) == 1
 
@@ -232,8 +222,7 @@ def test_precision(make_recipe: MakeRecipe) -> None:
 
 def test_bf16_trains(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     run = trainer(make_recipe(train={"precision": "bf16"}), tmp_path)
-    clean = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
-    assert np.isfinite(run.step(clean, clean + 9))
+    assert np.isfinite(run.step(first_batch(run)))
     assert run.state.ema["out.2.weight"].dtype == torch.float32
 
 

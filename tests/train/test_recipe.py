@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from i2sb_rt.networks import UNet
-from i2sb_train.recipe import Recipe, RecipeError, load_recipe, recipe_from
+from i2sb_train.recipe import Recipe, RecipeError
+from i2sb_train.recipe_file import load_recipe, recipe_from
 from i2sb_train.run import model_info
 
 MakeRecipe = Callable[..., Recipe]
@@ -55,7 +56,7 @@ def test_the_models_stay_small_in_fp16(name: str, mib: float) -> None:
         ("degradation", "sigma", [0.0, 1.0], "degradation.sigma must be"),
         ("degradation", "noise", [2.0, 1.0], "degradation.noise must be"),
         ("degradation", "kind", "inpaint", 'model.task must be a word that begins with "inpaint"'),
-        ("model", "task", "inpaint", 'model.task must be .* for degradation.kind "inpaint", and for no other'),
+        ("model", "task", "inpaint", 'model.task must be .* where the degradation makes holes, and nowhere else'),
         ("model", "task", "sr4x-bicubic", "model.task must be another word"),
         ("degradation", "strokes", [0.0, 0.2], "degradation.strokes must be"),
         ("degradation", "strokes", [0.2], "degradation.strokes must be"),

@@ -12,7 +12,7 @@ from i2sb_rt.cli import main
 from i2sb_rt.model_file import load_weights, read_info
 from i2sb_rt.networks.loading import load_network
 from i2sb_train.procedural import dead_leaves
-from i2sb_train.recipe import load_recipe
+from i2sb_train.recipe_file import load_recipe
 from i2sb_train.run import finishing
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"

@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file with all that a run needs to go on as if it had never stopped. No pickles.
 
-Tensors: model/NAME, ema/NAME, adam/exp_avg/NAME, adam/exp_avg_sq/NAME. Metadata: step, and the recipe as JSON. There is
-no generator state to keep: every random draw of a step is a function of (train.seed, step).
+Tensors: model/NAME, ema/NAME, adam/exp_avg/NAME, adam/exp_avg_sq/NAME. Metadata: step, updates (less than the steps
+where fp16 left some out), the scaler of fp16, and the recipe as JSON. There is no generator state to keep: every random
+draw is a function of (train.seed, number of the sample).
 """
 
 from __future__ import annotations
@@ -19,23 +20,45 @@ from torch import Tensor, nn
 
 from i2sb_rt.errors import UsageError
 from i2sb_rt.model_file import replacing
+from i2sb_train.processes import Processes
 from i2sb_train.recipe import Recipe
 
 FORMAT = "i2sb-train-1"
+MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class CheckpointError(UsageError):
-    """A checkpoint that is damaged, or was made by another network."""
+    """A checkpoint that is damaged, so that an older one may do, or was made by another network."""
+
+    def __init__(self, text: str, damaged: bool = False) -> None:
+        super().__init__(text)
+        self.damaged = damaged
 
 
 @dataclass
 class State:
-    """What changes while training: the network, the mean of its weights, the optimiser, and the steps already taken."""
+    """What changes while training: the network, the mean of its weights, the optimiser, and the steps already taken.
+
+    scaler: what scales the loss of fp16; switched off in other precisions.
+    """
 
     network: nn.Module
     ema: dict[str, Tensor]
     optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
     step: int = 0
+
+    @property
+    def updates(self) -> int:
+        """How often the optimiser has changed the weights."""
+        return next((int(moments["step"]) for moments in self.optimizer.state.values()), 0)
+
+    def moments(self, parameter: Tensor, updates: int) -> dict[str, Tensor]:
+        """Give a parameter moments of Adam after `updates` updates, still to be filled."""
+        moments = {"step": torch.tensor(float(updates), device=parameter.device)}
+        moments |= {key: torch.empty_like(parameter) for key in MOMENTS}
+        self.optimizer.state[parameter] = moments
+        return moments
 
 
 def save_state(path: Path, state: State, recipe: Recipe) -> None:
@@ -44,14 +67,15 @@ def save_state(path: Path, state: State, recipe: Recipe) -> None:
     for name, parameter in state.network.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
         tensors[f"ema/{name}"] = state.ema[name]
-        for key in ("exp_avg", "exp_avg_sq"):
-            moments = state.optimizer.state.get(parameter, {})
-            if key in moments:
-                tensors[f"adam/{key}/{name}"] = moments[key]
+        for key, moment in state.optimizer.state.get(parameter, {}).items():
+            if key in MOMENTS:
+                tensors[f"adam/{key}/{name}"] = moment
     flat = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
         "format": FORMAT,
         "step": str(state.step),
+        "updates": str(state.updates),
+        "scaler": json.dumps(state.scaler.state_dict()),
         "recipe": json.dumps(dataclasses.asdict(recipe), sort_keys=True),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +93,7 @@ def load_state(path: Path, state: State, recipe: Recipe) -> None:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}).") from error
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error}).", damaged=True) from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a training checkpoint of this program.")
     before, now = json.loads(metadata["recipe"]), dataclasses.asdict(recipe)
@@ -77,19 +101,41 @@ def load_state(path: Path, state: State, recipe: Recipe) -> None:
         if now[table] | before[table] != now[table]:
             raise CheckpointError(f"{path}: was trained with another [{table}]: {before[table]}.")
     step = int(metadata["step"])
+    updates = int(metadata.get("updates", step))
     with torch.no_grad():
         for name, parameter in state.network.named_parameters():
             parameter.copy_(_take(tensors, f"model/{name}", parameter, path))
             state.ema[name].copy_(_take(tensors, f"ema/{name}", parameter, path))
-            if step:
-                state.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step)),
-                    "exp_avg": _take(tensors, f"adam/exp_avg/{name}", parameter, path),
-                    "exp_avg_sq": _take(tensors, f"adam/exp_avg_sq/{name}", parameter, path),
-                }
+            if updates:
+                moments = state.moments(parameter, updates)
+                for key in MOMENTS:
+                    moments[key].copy_(_take(tensors, f"adam/{key}/{name}", parameter, path))
     if tensors:
         raise CheckpointError(f"{path}: holds {min(tensors)!r}, which this recipe's network lacks.")
+    scaler = json.loads(metadata.get("scaler", "{}"))
+    if scaler and state.scaler.is_enabled():
+        state.scaler.load_state_dict(scaler)
     state.step = step
+
+
+def share_state(state: State, processes: Processes) -> None:
+    """Give every process the leading one's state; only that one needs to see the file that it was loaded from."""
+    if processes.count == 1:
+        return
+    state.step = processes.share_number(state.step)
+    updates = processes.share_number(state.updates)
+    for name, parameter in state.network.named_parameters():
+        if updates and not processes.leads:
+            state.moments(parameter, updates)
+        moments = (
+            [moment for key, moment in state.optimizer.state[parameter].items() if key in MOMENTS] if updates else []
+        )
+        processes.share([parameter.detach(), state.ema[name], *moments])
+    if state.scaler.is_enabled():
+        scaler = state.scaler.state_dict()
+        held = torch.tensor([scaler["scale"], scaler["_growth_tracker"]], dtype=torch.float64, device=processes.device)
+        processes.share([held])
+        state.scaler.load_state_dict(scaler | {"scale": held[0].item(), "_growth_tracker": int(held[1])})
 
 
 def _take(tensors: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tensor:
@@ -97,7 +143,7 @@ def _take(tensors: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Te
     if tensor is None or tensor.shape != like.shape:
         found = "missing" if tensor is None else f"of shape {list(tensor.shape)}"
         raise CheckpointError(f"{path}: {name} is {found}; this recipe's network needs {list(like.shape)}.")
-    return torch.empty_like(like).copy_(tensor)
+    return tensor
 
 
 def latest(folder: Path) -> Path | None:

@@ -1,129 +1,174 @@
-"""Training pairs: sample number i of seed s is always the same pair, whatever the batch, the workers or the restart."""
+"""Training samples: number i of seed s is always the same, whatever the batch, the processes or a restart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from i2sb_rt.errors import UsageError
-from i2sb_train.degrade import MARGIN, Pixels, training_sample
+from i2sb_rt import noise
+from i2sb_train import recipe
+from i2sb_train.degrade import margin, training_sample
 from i2sb_train.procedural import dead_leaves
 from i2sb_train.recipe import Recipe, RecipeError
+from i2sb_train.sources import Picture, Pixels
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
-
-
-def list_pictures(folders: Sequence[Path]) -> list[Path]:
-    """List every picture below the folders, sorted; RecipeError for a folder that is missing or holds none."""
-    found: list[Path] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise RecipeError(f"the data folder {folder} does not exist; name another with --data.")
-        here = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        if not here:
-            raise RecipeError(f"the data folder {folder} holds no pictures.")
-        found += here
-    return found
+# What else is drawn for a sample must not repeat its picture's draws.
+_ORDER_STREAM = 0x0DE5
+# Purposes of a seed's noise, as in the runtime.
+HOLE_FILL, X1_NOISE = 1, 3
 
 
-def read_picture(path: Path) -> Pixels:
-    """Read one picture as uint8 RGB [H, W, 3], turned as its EXIF orientation says; UsageError if it cannot be."""
-    try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read as a picture ({error}).") from error
+class Sample(NamedTuple):
+    """What a training step takes: one sample, or with a leading axis a batch of them.
 
-
-def split_holdout(paths: Sequence[Path], names: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Part the pictures into those to train on and the held-out ones; variants NAME_* of a held-out one are in neither.
-
-    RecipeError where a name matches no picture: a mistyped name would train on what it should not.
-    """
-    for name in names:
-        if not any(path.stem == name for path in paths):
-            raise RecipeError(f"data.holdout names {name!r}, but no such picture is there.")
-    kept = [p for p in paths if not any(p.stem == n or p.stem.startswith(f"{n}_") for n in names)]
-    return kept, [p for p in paths if p.stem in names]
-
-
-class Pairs(Dataset[tuple[Tensor, ...]]):
-    """Pairs (clean, damaged) of uint8 [3, crop, crop], by index; a pure function of (train.seed, index).
-
-    For inpainting a third comes with them: the mask, bool [1, crop, crop], True in the hole.
+    clean: uint8 [3, crop, crop]. x1: uint8, or float32 where it is not bytes (1 is white, -1 black; noise in a hole).
+    step: the bridge step to train at, int64 []. z: the bridge's noise, N(0, 1), float32 [3, crop, crop], or None with
+    ot_ode. mask: bool [1, crop, crop], True in the hole, or None where nothing is known for sure. cond: what is shown
+    to the network with cond_x1 where that is not x1, because of add_x1_noise.
     """
 
-    def __init__(self, recipe: Recipe, pictures: Sequence[Pixels]) -> None:
+    clean: Tensor
+    x1: Tensor
+    step: Tensor
+    z: Tensor | None = None
+    mask: Tensor | None = None
+    cond: Tensor | None = None
+
+    def part(self, indices: Tensor) -> Sample:
+        """Take some samples of a batch."""
+        taken: Any = (None if tensor is None else tensor[indices] for tensor in self)
+        return Sample(*taken)
+
+
+class Samples(Dataset[Sample]):
+    """Samples by index, each a pure function of (train.seed, index).
+
+    Index i shows a dead-leaves picture with the chance data.procedural, else picture i mod n of epoch i // n, an order
+    of all n pictures that (train.seed, epoch) decides.
+    """
+
+    def __init__(self, recipe: Recipe, pictures: Sequence[Picture]) -> None:
         self.recipe = recipe
-        side = recipe.data.crop + 2 * MARGIN
-        self.pictures = [p for p in pictures if min(p.shape[:2]) >= side]
-        if recipe.data.procedural < 1 and not self.pictures:
-            raise RecipeError(f"no training picture has sides of at least {side} pixels (data.crop + {2 * MARGIN}).")
-        areas = np.array([p.shape[0] * p.shape[1] for p in self.pictures], np.float64) ** 0.5
-        self.weights = areas / areas.sum()
+        self.pictures = pictures
+        self.side = recipe.data.crop + 2 * margin(recipe.degradation)
+        self._epoch, self._order = -1, np.arange(0)
+        if recipe.data.procedural < 1:
+            self._picture(0)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        data = self.recipe.data
+    def __getitem__(self, index: int) -> Sample:
+        data, bridge = self.recipe.data, self.recipe.bridge
         rng = np.random.default_rng([self.recipe.train.seed, index])
-        side = data.crop + 2 * MARGIN
-        region = dead_leaves(side, rng) if rng.random() < data.procedural else self._region(side, rng)
-        region = augment(region, data.colour, data.grey, rng)
-        clean, damaged, mask = training_sample(region, data.crop, self.recipe.degradation, rng)
-        pair = _tensor(clean), _tensor(damaged)
-        return pair if mask is None else (*pair, _tensor(mask[..., None]))
+        made = rng.random() < data.procedural
+        regions = (dead_leaves(self.side, rng),) if made else self._regions(self._picture(index), rng)
+        regions = augment(regions, data, rng)
+        clean, damaged, mask = training_sample(regions, data.crop, self.recipe.degradation, rng)
+        last = bridge.interval - 1
+        step = last if rng.random() < self.recipe.train.last_step else int(rng.integers(bridge.interval))
+        seed = int(rng.integers(2**63))
+        shape = (3, data.crop, data.crop)
+        x1 = _tensor(damaged)
+        if mask is not None and x1.dtype == torch.uint8:
+            fill = torch.from_numpy(noise(seed, shape, row=0, purpose=HOLE_FILL))
+            x1 = torch.where(torch.from_numpy(mask), fill, to_signal(x1))
+        cond = x1 if bridge.add_x1_noise and bridge.cond_x1 else None
+        if bridge.add_x1_noise:
+            x1 = to_signal(x1) + torch.from_numpy(noise(seed, shape, row=0, purpose=X1_NOISE))
+        z = None if bridge.ot_ode else torch.from_numpy(noise(seed, shape, row=0))
+        return Sample(
+            _tensor(clean), x1, torch.tensor(step), z, None if mask is None else _tensor(mask[..., None]), cond
+        )
 
-    def _region(self, side: int, rng: np.random.Generator) -> Pixels:
-        """Cut a square of `side` pixels out of a random picture, read from an area up to max_shrink times as large."""
-        picture = self.pictures[int(rng.choice(len(self.pictures), p=self.weights))]
-        height, width = picture.shape[:2]
-        shrink = 1.0
-        if rng.random() < 0.5:
-            shrink = rng.uniform(1.0, max(1.0, min(self.recipe.data.max_shrink, min(height, width) / side)))
-        area = min(round(side * shrink), height, width)
-        y, x = rng.integers(0, height - area + 1), rng.integers(0, width - area + 1)
-        patch = picture[y : y + area, x : x + area]
-        if area == side:
-            return patch
-        return np.asarray(Image.fromarray(patch).resize((side, side), Image.Resampling.LANCZOS))
+    def _picture(self, index: int) -> Picture:
+        """Return the picture of an index; in place of one that is too small, the next in order that is not."""
+        count = len(self.pictures)
+        epoch, first = divmod(index, max(count, 1))
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.recipe.train.seed, epoch, _ORDER_STREAM]).permutation(count)
+            self._epoch = epoch
+        for place in range(first, first + count):
+            picture = self.pictures[int(self._order[place % count])]
+            if self.recipe.data.fit or min(picture[0].shape[:2]) >= self.side:
+                return picture
+        raise RecipeError(f"no training picture has sides of at least {self.side} pixels.")
+
+    def _regions(self, picture: Picture, rng: np.random.Generator) -> Picture:
+        """Cut a square of `side` pixels out of a picture, shrunk to it from an area up to max_shrink times as large.
+
+        With data.fit the area is as large as the picture allows. A pair is cut alike, on the damaged one's pixels.
+        """
+        data, factor = self.recipe.data, self.recipe.degradation.factor
+        height, width = picture[0].shape[:2]
+        shortest = min(height, width)
+        area = shortest if data.fit else self.side
+        if not data.fit and rng.random() < 0.5:
+            largest = max(1.0, min(data.max_shrink, shortest / self.side))
+            area = min(round(self.side * rng.uniform(1.0, largest)), shortest)
+        y, x = (int(rng.integers(0, (side - area) // factor + 1)) * factor for side in (height, width))
+        parts = (pixels[y : y + area, x : x + area] for pixels in picture)
+        if area == self.side:
+            return tuple(parts)
+        size = (self.side, self.side)
+        return tuple(np.asarray(Image.fromarray(part).resize(size, Image.Resampling.LANCZOS)) for part in parts)
 
 
-def augment(region: Pixels, colour: float, grey: float, rng: np.random.Generator) -> Pixels:
-    """Turn and mirror a square of uint8 [n, n, 3] at random.
+def augment(regions: Picture, data: recipe.Data, rng: np.random.Generator) -> Picture:
+    """Turn, mirror and tint a region, or a pair alike; uint8 [n, n, 3].
 
-    `colour` is the chance that contrast, tint and brightness are shifted, `grey` the chance that hue is dropped.
+    data.colour is the chance that contrast, tint and brightness are shifted, data.grey the chance that hue is dropped.
     """
-    region = np.rot90(region, int(rng.integers(4)))
-    if rng.random() < 0.5:
-        region = region[:, ::-1]
-    if rng.random() < colour:
-        gain = rng.uniform(0.75, 1.2) * rng.uniform(0.93, 1.07, 3)
-        region = np.clip((region - 128.0) * gain + 128.0 + rng.uniform(-20, 20), 0, 255).astype(np.uint8)
-        if rng.random() < 0.3:
-            region = region[:, :, rng.permutation(3)]
-    if rng.random() < grey:
-        region = np.asarray(Image.fromarray(np.ascontiguousarray(region)).convert("L").convert("RGB"))
-    return np.ascontiguousarray(region)
+    turns, mirrors = int(rng.integers(4)) if data.turns else 0, rng.random() < 0.5
+    tint: tuple[NDArray[np.float64], float] | None = None
+    order: NDArray[np.int64] | None = None
+    if rng.random() < data.colour:
+        tint = rng.uniform(0.75, 1.2) * rng.uniform(0.93, 1.07, 3), rng.uniform(-20, 20)
+        order = rng.permutation(3) if rng.random() < 0.3 else None
+    drops = rng.random() < data.grey
+
+    def changed(region: Pixels) -> Pixels:
+        region = np.rot90(region, turns)
+        region = region[:, ::-1] if mirrors else region
+        if tint is not None:
+            gain, shift = tint
+            region = np.clip((region - 128.0) * gain + 128.0 + shift, 0, 255).astype(np.uint8)
+        region = region if order is None else region[:, :, order]
+        if drops:
+            region = np.asarray(Image.fromarray(np.ascontiguousarray(region)).convert("L").convert("RGB"))
+        return np.ascontiguousarray(region)
+
+    return tuple(changed(region) for region in regions)
 
 
-def batches(pairs: Pairs, first: int, last: int) -> DataLoader[tuple[Tensor, ...]]:
-    """Load the batches of steps first to last - 1: step s holds the samples s * batch up to (s + 1) * batch - 1."""
-    batch, workers = pairs.recipe.train.batch, pairs.recipe.data.workers
+def batches(samples: Samples, first: int, last: int, rank: int = 0, count: int = 1) -> DataLoader[Sample]:
+    """Load the batches of steps first to last - 1, or the share in them of process `rank` of `count`.
+
+    Step s holds the samples s * batch up to (s + 1) * batch - 1, each process an equal run of them.
+    """
+    batch, workers = samples.recipe.train.batch, samples.recipe.data.workers
+    share = batch // count
+    starts = range(first * batch + rank * share, last * batch, batch)
     return DataLoader(
-        pairs,
-        batch_size=batch,
-        sampler=range(first * batch, last * batch),
+        samples,
+        batch_sampler=(list(range(start, start + share)) for start in starts),
         num_workers=workers,
+        collate_fn=collate,
         prefetch_factor=4 if workers else None,
         worker_init_fn=_one_thread if workers else None,
+        pin_memory=torch.cuda.is_available(),
     )
+
+
+def collate(samples: Sequence[Sample]) -> Sample:
+    """Stack samples to a batch."""
+    parts: Any = zip(*samples, strict=True)
+    stacked: Any = (None if part[0] is None else torch.stack(part) for part in parts)
+    return Sample(*stacked)
 
 
 def _one_thread(_: int) -> None:
@@ -135,5 +180,5 @@ def _tensor(pixels: NDArray[Any]) -> Tensor:
 
 
 def to_signal(pixels: Tensor) -> Tensor:
-    """Map uint8 0..255 to float32 -1..1."""
-    return pixels.to(torch.float32) / 127.5 - 1
+    """Map uint8 0..255 to float32 -1..1; float32 is a signal already."""
+    return pixels.to(torch.float32) / 127.5 - 1 if pixels.dtype == torch.uint8 else pixels

@@ -1,9 +1,13 @@
-"""The corruptions a bridge learns to undo, on uint8 RGB arrays: what a user's damaged picture holds, bytes and all."""
+"""The corruptions a bridge learns to undo, on uint8 RGB arrays: what a user's damaged picture holds, bytes and all.
+
+Kind "nvlabs" alone gives float32 in place of bytes, as the published checkpoints were trained.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,9 +18,10 @@ from i2sb_rt.operators.base import F32, F64, Mask, from_bytes, to_bytes
 from i2sb_rt.operators.jpeg import compress
 from i2sb_rt.operators.pictures import GREY
 from i2sb_train.recipe import GAUSSIAN, Degradation
+from i2sb_train.sources import Picture, Pixels
 
-Pixels = NDArray[np.uint8]
-Damage = Callable[[Pixels, np.random.Generator], tuple[Pixels, Mask | None]]
+Damaged = tuple[Pixels | F32, Mask | None]
+Damage = Callable[[Picture, np.random.Generator], Damaged]
 
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 MARGIN = 16
@@ -26,13 +31,24 @@ Also the largest chroma block, a multiple of the grid of sr4x, and as far as any
 """
 
 
-def training_sample(
-    region: Pixels, crop: int, config: Degradation, rng: np.random.Generator
-) -> tuple[Pixels, Pixels, Mask | None]:
-    """Cut a clean crop and its damaged twin from a region of sides crop + 2 MARGIN; for inpainting, and the hole.
+def margin(config: Degradation) -> int:
+    """Tell how many pixels around a crop `training_sample` is to be given."""
+    return 0 if config.kind in ("nvlabs", "paired") else MARGIN
 
-    All uint8 [crop, crop, 3], but for the hole, bool [crop, crop] or None. Every draw is the generator's.
+
+def training_sample(
+    regions: Picture, crop: int, config: Degradation, rng: np.random.Generator
+) -> tuple[Pixels, Pixels | F32, Mask | None]:
+    """Cut a clean crop and its damaged twin from a region of sides crop + 2 margin; where there is one, and the hole.
+
+    regions: the clean region, and of a pair the damaged one. Returns the clean crop, uint8 [crop, crop, 3], the damaged
+    one, likewise or float32 in [-1, 1], and the hole, bool [crop, crop], or None. Every draw is the generator's.
     """
+    region = regions[0]
+    if config.kind == "paired":
+        return region, regions[1], None
+    if config.kind == "nvlabs":
+        return region, *published(region, config, rng)
     if config.kind == "jpeg":
         return *jpeg_pair(region, crop, config, rng), None
     window = (slice(MARGIN, MARGIN + crop),) * 2
@@ -40,8 +56,22 @@ def training_sample(
     if config.kind == "inpaint":
         mask = training_hole(crop, config, rng)
         return clean, emptied(clean, mask), mask
-    name = config.operators[int(rng.integers(len(config.operators)))]
-    return clean, operated(region, name, config, rng)[window], None
+    return clean, operated(region, _one_of(config.operators, rng), config, rng)[window], None
+
+
+def _one_of(names: Sequence[str], rng: np.random.Generator) -> str:
+    return names[int(rng.integers(len(names)))]
+
+
+def published(pixels: Pixels, config: Degradation, rng: np.random.Generator) -> Damaged:
+    """Apply one of `config.operators` as NVlabs/I2SB does: to the crop alone, float32 [H, W, 3], nothing rounded.
+
+    A hole holds the noise that the operator fills it with.
+    """
+    operator = operators.get(_one_of(config.operators, rng))
+    seed = int(rng.integers(2**63))
+    damaged = operator(from_bytes(pixels)[None], seed)[0]
+    return damaged.transpose(1, 2, 0), operator.mask(pixels.shape[0], pixels.shape[1], seed)
 
 
 def jpeg_pair(region: Pixels, crop: int, config: Degradation, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
@@ -142,29 +172,36 @@ def _within(band: Sequence[float], rng: np.random.Generator) -> float:
 
 
 def damages(config: Degradation, qualities: Sequence[int]) -> dict[str, Damage]:
-    """Name what a network is scored on, each a function of a whole picture, uint8 [H, W, 3], and a generator.
+    """Name what a network is scored on, each a function of a whole picture (or pair) and a generator.
 
-    JPEG at the given qualities, chroma 4:2:0; or each operator; or each shape of holes that is trained on.
+    JPEG at the given qualities, chroma 4:2:0; or each operator; or each shape of holes that is trained on; or what the
+    pairs hold.
     """
     if config.kind == "jpeg":
         return {f"QF {quality}": partial(_compressed, quality=quality) for quality in qualities}
     if config.kind == "operators":
         return {name: partial(_operated, name=name, config=config) for name in config.operators}
+    if config.kind == "nvlabs":
+        return {name: partial(_published, config=replace(config, operators=[name])) for name in config.operators}
+    if config.kind == "paired":
+        return {"pairs": lambda picture, _: (picture[1], None)}
     weights = {"strokes": 1 - config.boxes, "boxes": config.boxes}
     shapes = {"strokes": strokes, "boxes": box}
     return {name: partial(_holed, shape=shapes[name], config=config) for name, weight in weights.items() if weight}
 
 
-def _compressed(pixels: Pixels, _: np.random.Generator, quality: int) -> tuple[Pixels, None]:
-    return compress(pixels, quality), None
+def _compressed(picture: Picture, _: np.random.Generator, quality: int) -> Damaged:
+    return compress(picture[0], quality), None
 
 
-def _operated(pixels: Pixels, rng: np.random.Generator, name: str, config: Degradation) -> tuple[Pixels, None]:
-    return operated(pixels, name, config, rng), None
+def _operated(picture: Picture, rng: np.random.Generator, name: str, config: Degradation) -> Damaged:
+    return operated(picture[0], name, config, rng), None
 
 
-def _holed(
-    pixels: Pixels, rng: np.random.Generator, shape: Callable[..., Mask], config: Degradation
-) -> tuple[Pixels, Mask]:
-    mask = shape(*pixels.shape[:2], config, rng)
-    return emptied(pixels, mask), mask
+def _published(picture: Picture, rng: np.random.Generator, config: Degradation) -> Damaged:
+    return published(picture[0], config, rng)
+
+
+def _holed(picture: Picture, rng: np.random.Generator, shape: Callable[..., Mask], config: Degradation) -> Damaged:
+    mask = shape(*picture[0].shape[:2], config, rng)
+    return emptied(picture[0], mask), mask

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from i2sb_rt import Schedule
 from i2sb_train import recipe
-
-if TYPE_CHECKING:
-    from i2sb_rt import Schedule
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """The schedule's columns that training reads, float32 [N] on the CPU, and the two switches of `recipe.Bridge`."""
+    """The schedule's columns that training reads, float64 [N] on the CPU, and the switches of `recipe.Bridge`."""
 
     mu_x0: Tensor
     mu_x1: Tensor
@@ -25,41 +22,28 @@ class Bridge:
     times: Tensor
     ot_ode: bool
     cond_x1: bool
+    add_x1_noise: bool
 
     @classmethod
     def of(cls, config: recipe.Bridge) -> Bridge:
         """Make the bridge a recipe asks for; its values are the runtime's, from `i2sb_rt.Schedule`."""
-        from i2sb_rt import Schedule
-
-        schedule = Schedule(interval=config.interval, beta_max=config.beta_max, t0=config.t0, T=config.T)
-        return cls.from_schedule(schedule, config.ot_ode, config.cond_x1)
-
-    @classmethod
-    def from_schedule(cls, schedule: Schedule, ot_ode: bool, cond_x1: bool) -> Bridge:
-        """Make the bridge of a schedule, whose columns are float64 arrays of N values."""
-        s = schedule
+        s = Schedule(interval=config.interval, beta_max=config.beta_max, t0=config.t0, T=config.T)
         columns = (s.mu_x0, s.mu_x1, s.std_sb, s.std_fwd, s.noise_levels)
-        mu_x0, mu_x1, std_sb, std_fwd, times = (torch.tensor(c, dtype=torch.float32) for c in columns)
-        return cls(mu_x0, mu_x1, std_sb, std_fwd, times, ot_ode, cond_x1)
+        mu_x0, mu_x1, std_sb, std_fwd, times = (torch.tensor(column) for column in columns)
+        return cls(mu_x0, mu_x1, std_sb, std_fwd, times, config.ot_ode, config.cond_x1, config.add_x1_noise)
 
     @property
     def interval(self) -> int:
         """The number of bridge steps, N."""
         return len(self.times)
 
-    def draw_steps(self, batch: int, last_step: float, generator: torch.Generator) -> Tensor:
-        """Draw steps to train on, int64 [batch]: N-1 for the fraction `last_step`, the others uniform on 0..N-1."""
-        steps = torch.randint(self.interval, (batch,), generator=generator)
-        is_last = torch.rand(batch, generator=generator) < last_step
-        return torch.where(is_last, self.interval - 1, steps)
-
-    def point(self, x0: Tensor, x1: Tensor, steps: Tensor, z: Tensor) -> Tensor:
+    def point(self, x0: Tensor, x1: Tensor, steps: Tensor, z: Tensor | None) -> Tensor:
         """Compute x_k between pairs [B, C, H, W] at steps [B]; z is N(0, 1) of the same shape, unused by OT-ODE.
 
         x_k = mu_x0 x0 + mu_x1 x1 + std_sb z (arXiv 2302.05872, eq. 11).
         """
         x = _column(self.mu_x0, steps, x0) * x0 + _column(self.mu_x1, steps, x0) * x1
-        return x if self.ot_ode else x + _column(self.std_sb, steps, x0) * z
+        return x if self.ot_ode or z is None else x + _column(self.std_sb, steps, x0) * z
 
     def begun(self, x: Tensor, x1: Tensor, steps: Tensor) -> Tensor:
         """Replace x_k [B, C, H, W] by x1 at the last step, where sampling starts: for inpainting.
@@ -70,9 +54,9 @@ class Bridge:
         is_last = (steps == self.interval - 1).to(x.device)
         return torch.where(is_last[:, None, None, None], x1, x)
 
-    def seen(self, x: Tensor, x1: Tensor) -> Tensor:
-        """Join what the network sees: x, or with cond_x1 the channels of x and then those of x1."""
-        return torch.cat([x, x1], dim=1) if self.cond_x1 else x
+    def seen(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Join what the network sees: x, or with cond_x1 the channels of x and then those of x1 as it was given."""
+        return torch.cat([x, cond], dim=1) if self.cond_x1 else x
 
     def target(self, x: Tensor, x0: Tensor, steps: Tensor) -> Tensor:
         """Compute what the network is to predict at x = x_k: (x_k - x0) / std_fwd_k (arXiv 2302.05872, eq. 12)."""
@@ -83,14 +67,20 @@ class Bridge:
         return x - _column(self.std_fwd, steps, x) * out
 
 
-def error_of(out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Compute the mean squared error of outputs [B, C, H, W]; with a mask, bool [B, 1, H, W], that of the hole alone.
+def errors(out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Sum up the squared errors of each output [B, C, H, W], [B]; with a mask, bool [B, 1, H, W], in the hole alone.
 
-    The mean is over all pixels of the hole in the batch: the known ones are no matter of the network's. Source:
-    arXiv 2302.05872, eq. 12, and for inpainting its loss on the masked region.
+    The known pixels are no matter of the network's. Source: arXiv 2302.05872, eq. 12, and for inpainting its loss on
+    the masked region.
     """
     error = (out - target).square()
-    return error.mean() if mask is None else error[mask.expand_as(error)].mean()
+    return (error if mask is None else error * mask).flatten(1).sum(1)
+
+
+def elements(clean: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Count the values that `errors` adds up for each image of a batch [B, C, H, W], int64 [B]."""
+    counted = torch.ones_like(clean[:, :1], dtype=torch.bool) if mask is None else mask
+    return counted.flatten(1).sum(1) * clean.shape[1]
 
 
 def _column(values: Tensor, steps: Tensor, like: Tensor) -> Tensor:

@@ -1,34 +1,38 @@
-"""The training loop of a bridge: one recipe, one folder of checkpoints, one network."""
+"""The training loop of a bridge: one recipe, one folder of checkpoints, one network, on one process or many."""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from i2sb_rt.errors import I2SBError, UsageError
 from i2sb_rt.networks import UNet
-from i2sb_train import checkpoint, data
+from i2sb_train import checkpoint
 from i2sb_train.checkpoint import State
+from i2sb_train.data import Sample, Samples, batches, to_signal
 from i2sb_train.degrade import damages
-from i2sb_train.i2sb import Bridge, error_of
+from i2sb_train.i2sb import Bridge, elements, errors
+from i2sb_train.processes import ALONE, Processes
 from i2sb_train.progress import Progress
 from i2sb_train.recipe import Recipe, Train
-from i2sb_train.validate import centre, swap, validate
+from i2sb_train.sources import Picture, Stored, find, split_holdout
+from i2sb_train.validate import Score, centre, swap, trajectory, validate
+from i2sb_train.watch import Watch
 
-# Independent streams of random numbers: the steps' noise must not repeat the data's.
-_STEP_STREAM = 0x5EED
+# A scale of fp16 that has fallen so far says that the gradient is not finite at any scale.
+_LEAST_SCALE = 2.0**-14
 
 
 class TrainingError(I2SBError):
@@ -37,26 +41,32 @@ class TrainingError(I2SBError):
 
 @dataclass(frozen=True)
 class Pictures:
-    """The clean pictures of a run, uint8 RGB."""
+    """The pictures of a run, or for kind "paired" the pairs."""
 
-    train: list[NDArray[np.uint8]]
-    held_out: list[NDArray[np.uint8]]
+    train: Sequence[Picture]
+    held_out: Sequence[Picture]
 
     @classmethod
-    def read(cls, recipe: Recipe, folders: Sequence[Path]) -> Pictures:
-        """Read all pictures a recipe speaks of from the given folders."""
-        kept, held = data.split_holdout(data.list_pictures(folders), recipe.data.holdout)
-        return cls([data.read_picture(p) for p in kept], [data.read_picture(p) for p in held])
+    def read(cls, recipe: Recipe, folders: Sequence[Path], damaged: Sequence[Path] = ()) -> Pictures:
+        """Find all pictures a recipe speaks of in the given folders, and decode as many as data.memory holds."""
+        kept, held = split_holdout(find(recipe, folders, damaged), recipe.data.holdout)
+        factor = recipe.degradation.factor
+        return cls(Stored(kept, factor, recipe.data.memory << 20), Stored(held, factor))
 
 
 def learning_rate(step: int, train: Train) -> float:
-    """Give the rate of a step: a linear warm-up, a plateau, then half a cosine to lr * lr_end over `decay` steps."""
-    warm = min(1.0, (step + 1) / train.warmup) if train.warmup else 1.0
+    """Give the rate of a step: a linear warm-up, a plateau, then half a cosine to lr * lr_end over `decay` steps.
+
+    With lr_step, the plateau falls by lr_gamma every lr_step steps.
+    """
+    rate = train.lr * min(1.0, (step + 1) / train.warmup) if train.warmup else train.lr
+    if train.lr_step:
+        rate *= train.lr_gamma ** (step // train.lr_step)
     into = step - (train.steps - train.decay)
     if into < 0 or not train.decay:
-        return train.lr * warm
+        return rate
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, (into + 1) / train.decay)))
-    return train.lr * warm * (train.lr_end + (1 - train.lr_end) * fall)
+    return rate * (train.lr_end + (1 - train.lr_end) * fall)
 
 
 def new_state(recipe: Recipe, device: torch.device) -> State:
@@ -67,129 +77,190 @@ def new_state(recipe: Recipe, device: torch.device) -> State:
             network = UNet(**recipe.network)
         except (TypeError, ValueError) as error:
             raise UsageError(f"[network] does not fit UNet: {error}.") from error
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dtype = torch.float64 if recipe.train.precision == "fp64" else torch.float32
+    network = network.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     ema = {name: p.detach().clone() for name, p in network.named_parameters()}
     optimizer = torch.optim.AdamW(
         network.parameters(), recipe.train.lr, betas=(0.9, 0.99), weight_decay=recipe.train.weight_decay, fused=True
     )
-    return State(network, ema, optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.train.precision == "fp16")
+    return State(network, ema, optimizer, scaler)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """bf16 autocast where it is asked for, or, with "auto", where the device computes bf16 natively; else nothing."""
+    """Compute in bf16 or fp16 where that is asked for, or, with "auto", in bf16 where the device does so natively."""
     if precision == "auto":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         precision = "bf16" if device.type == "cuda" or native else "fp32"
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    halves = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, halves[precision]) if precision in halves else nullcontext()
 
 
 class Trainer:
-    """Runs a recipe from a state onwards; writes checkpoints into `folder` and speaks through `progress`."""
+    """Runs a recipe from a state onwards; the leading process writes checkpoints into `folder`."""
 
-    def __init__(self, recipe: Recipe, pictures: Pictures, folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, pictures: Pictures, folder: Path, processes: Processes = ALONE, watch: Watch | None = None
+    ) -> None:
+        if recipe.train.batch % processes.count:
+            raise UsageError(f"train.batch {recipe.train.batch} cannot be shared by {processes.count} processes alike.")
         self.recipe = recipe
         self.folder = folder
-        self.device = device
+        self.processes = processes
+        self.device = processes.device
+        self.watch = watch or Watch()
         self.bridge = Bridge.of(recipe.bridge)
-        self.state = new_state(recipe, device)
-        self.pairs = data.Pairs(recipe, pictures.train)
-        crop, multiple = recipe.validation.crop, self.state.network.multiple
+        self.state = new_state(recipe, self.device)
+        self.samples = Samples(recipe, pictures.train)
+        crop, multiple, factor = recipe.validation.crop, self.state.network.multiple, recipe.degradation.factor
         assert isinstance(multiple, int)
-        self.held_out = [centre(p, crop, multiple) for p in pictures.held_out]
+        self.held_out = [centre(p, crop, multiple, factor) for p in pictures.held_out] if processes.leads else []
         self.stopping = False
+        self._signalled = False
+
+    @cached_property
+    def _parallel(self) -> nn.Module:
+        """The network as a step calls it: compiled where asked for, its gradients averaged over the processes.
+
+        The averaging overlaps with the backward pass. Made at the first step, when the weights are in place.
+        """
+        network = self.state.network
+        if self.recipe.train.compile:
+            network = torch.compile(network)  # type: ignore[assignment]
+        if self.processes.count == 1:
+            return network
+        places = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, places, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def run(self, progress: Progress) -> bool:
         """Train up to the recipe's steps; False if a signal ended the run before (its checkpoint is written)."""
-        train, state = self.recipe.train, self.state
+        train, state, processes = self.recipe.train, self.state, self.processes
         saved = time.monotonic()
-        with _stop_on_signals(self._stop):
-            for batch in data.batches(self.pairs, state.step, train.steps):
-                loss = self.step(*batch)
+        with _stop_on_signals(self._signal):
+            loader = iter(batches(self.samples, state.step, train.steps, processes.rank, processes.count))
+            while state.step < train.steps:
+                began = time.monotonic()
+                batch = next(loader)
+                progress.waited(time.monotonic() - began)
+                loss = self.step(batch)
                 progress.step(state.step, loss)
+                if not processes.leads:
+                    if self.stopping:
+                        return False
+                    continue
+                self.watch.step(state.step, loss, learning_rate(state.step - 1, train))
                 every = self.recipe.validation.every
                 if every and (state.step % every == 0 or state.step == train.steps) and self.held_out:
-                    progress.line(f"step {state.step}: held out, " + ", ".join(self.scores()))
+                    scores = self.scores()
+                    progress.line(f"step {state.step}: held out, " + ", ".join(str(score) for score in scores))
+                    self.watch.scores(state.step, scores)
+                    self._show()
                 if self.stopping or time.monotonic() - saved > 60 * train.save_minutes:
                     self.save()
                     saved = time.monotonic()
                 if self.stopping:
                     progress.line(f"stopped after step {state.step}; --resume goes on from there.")
                     return False
-        self.save()
+        if processes.leads:
+            self.save()
         return True
 
-    def step(self, clean: Tensor, damaged: Tensor, mask: Tensor | None = None) -> float:
-        """Take one optimiser step on a batch of uint8 pairs and return its loss; TrainingError if it is not finite.
+    def step(self, batch: Sample) -> float:
+        """Take one optimiser step on this process's share of a batch; return the mean loss over all of it.
 
-        mask: bool [B, 1, H, W], True in the holes of inpainting, which are filled with noise first.
+        The loss is the mean squared error of the predicted target (arXiv 2302.05872, eq. 12), of the hole alone where
+        there is one. Raises TrainingError, on every process, where it is not finite; nothing has changed then.
         """
-        train, state, bridge = self.recipe.train, self.state, self.bridge
-        generator = torch.Generator().manual_seed(_mix(train.seed, state.step))
-        batch = len(clean)
-        steps = bridge.draw_steps(batch, train.last_step, generator)
-        z = torch.randn(clean.shape, generator=generator)
-        tensors = [clean, damaged, steps, z]
-        if mask is not None:
-            tensors += [mask, torch.randn(clean.shape, generator=generator)]
+        train, state, processes = self.recipe.train, self.state, self.processes
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, train)
-        total = 0.0
-        for part in torch.split(torch.arange(batch), train.micro or batch):
-            share = len(part) / batch if mask is None else mask[part].sum().item() / mask.sum().item()
-            loss = self._loss(*(tensor[part] for tensor in tensors)) * share
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-        norm = torch.nn.utils.clip_grad_norm_(state.network.parameters(), train.clip)
-        if not (math.isfinite(total) and torch.isfinite(norm)):
-            raise TrainingError(
-                f"step {state.step}: the loss is {total} and the gradient's norm {norm.item()}; nothing was saved of "
-                f"this step. Resume with a lower train.lr."
-            )
-        state.optimizer.step()
+        counts = elements(batch.clean, batch.mask).to(self.device)
+        count = processes.sum(counts.sum())
+        found = torch.zeros(2, dtype=torch.float64, device=self.device)
+        parts = torch.split(torch.arange(len(batch.clean)), train.micro or len(batch.clean))
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with nullcontext() if last or processes.count == 1 else self._parallel.no_sync():  # type: ignore[operator]
+                sums = self._errors(batch.part(part))
+                loss = sums.sum() / count
+                # What the processes have is averaged, so each is to give its part of the sum that many times.
+                state.scaler.scale(loss * processes.count).backward()  # type: ignore[no-untyped-call]
+            self.watch.errors(batch.step[part], sums.detach() / counts[part.to(counts.device)])
+            found[0] += loss.detach()
+        found[1] = self._signalled
+        total, signals = map(float, processes.sum(found))
+        state.scaler.unscale_(state.optimizer)
+        norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), train.clip))
+        self._check(total, norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
         state.optimizer.zero_grad()
-        self._average()
+        if math.isfinite(norm):
+            self._average()
         state.step += 1
+        self.stopping = signals > 0
         return total
 
-    def _loss(
-        self,
-        clean: Tensor,
-        damaged: Tensor,
-        steps: Tensor,
-        z: Tensor,
-        mask: Tensor | None = None,
-        fill: Tensor | None = None,
-    ) -> Tensor:
-        """Compute the mean squared error of the predicted target (arXiv 2302.05872, eq. 12); `fill` is for the hole."""
-        x0, x1 = data.to_signal(clean.to(self.device)), data.to_signal(damaged.to(self.device))
-        if mask is not None and fill is not None:
-            mask = mask.to(self.device)
-            x1 = torch.where(mask, fill.to(self.device), x1)
-        x = self.bridge.point(x0, x1, steps, z.to(self.device))
+    def _check(self, loss: float, norm: float) -> None:
+        """Refuse what is not finite; but fp16 lowers its scale first and leaves the step out."""
+        scaler = self.state.scaler
+        overflow = scaler.is_enabled() and scaler.get_scale() > _LEAST_SCALE
+        if not math.isfinite(loss) or not (math.isfinite(norm) or overflow):
+            raise TrainingError(
+                f"step {self.state.step}: the loss is {loss} and the gradient's norm {norm}; nothing was saved of this "
+                f"step. Resume with a lower train.lr."
+            )
+
+    def _errors(self, batch: Sample) -> Tensor:
+        """Compute the sum of squared errors of each sample's predicted target, [B]."""
+        dtype = next(self.state.network.parameters()).dtype
+        clean, given, cond, z, mask = (
+            None if tensor is None else tensor.to(self.device, non_blocking=True)
+            for tensor in (batch.clean, batch.x1, batch.cond, batch.z, batch.mask)
+        )
+        assert clean is not None
+        assert given is not None
+        x0, x1 = to_signal(clean).to(dtype), to_signal(given).to(dtype)
+        steps = batch.step
+        x = self.bridge.point(x0, x1, steps, None if z is None else z.to(dtype))
         if mask is not None:
             x = self.bridge.begun(x, x1, steps)
-        seen = self.bridge.seen(x, x1).contiguous(memory_format=torch.channels_last)
+        seen = self.bridge.seen(x, x1 if cond is None else to_signal(cond).to(dtype))
         with autocast(self.recipe.train.precision, self.device):
-            out = self.state.network(seen, self.bridge.times[steps].to(self.device))
-        return error_of(out.float(), self.bridge.target(x, x0, steps), mask)
+            out = self._parallel(seen.contiguous(memory_format=torch.channels_last), self.bridge.times[steps].to(x))
+        return errors(out.to(dtype), self.bridge.target(x, x0, steps), mask)
 
     def _average(self) -> None:
         """Update the mean of the weights: ema <- d ema + (1 - d) weights, d = train.ema, lower in the first steps."""
         decay = min(self.recipe.train.ema, (1 + self.state.step) / (10 + self.state.step))
         with torch.no_grad():
-            for name, parameter in self.state.network.named_parameters():
-                self.state.ema[name].lerp_(parameter.detach(), 1 - decay)
+            names, parameters = zip(*self.state.network.named_parameters(), strict=True)
+            torch._foreach_lerp_([self.state.ema[name] for name in names], list(parameters), 1 - decay)
 
-    def scores(self) -> list[str]:
-        """Score the EMA weights, one text a kind of damage."""
+    @contextmanager
+    def _mean(self) -> Iterator[nn.Module]:
+        """Lend the network with the mean of its weights in place of them."""
         swap(self.state.network, self.state.ema)
         try:
-            trials = damages(self.recipe.degradation, self.recipe.validation.qualities)
             with autocast(self.recipe.train.precision, self.device):
-                scores = validate(self.state.network, self.bridge, self.held_out, trials, self.device)
+                yield self.state.network
         finally:
             swap(self.state.network, self.state.ema)
-        return [str(score) for score in scores]
+
+    def scores(self) -> list[Score]:
+        """Score the EMA weights on the held-out pictures, once a kind of damage."""
+        trials = damages(self.recipe.degradation, self.recipe.validation.qualities)
+        with self._mean() as network:
+            return validate(network, self.bridge, self.held_out, trials, self.device)
+
+    def _show(self) -> None:
+        """Let the first held-out picture be seen on its way, once a kind of damage."""
+        if self.watch.writer is None:
+            return
+        with self._mean() as network:
+            for name, damage in damages(self.recipe.degradation, self.recipe.validation.qualities).items():
+                shown = trajectory(network, self.recipe, self.bridge, self.held_out[0], damage, self.device)
+                self.watch.trajectory(self.state.step, name, shown)
 
     def save(self) -> None:
         """Write this step's checkpoint and forget the oldest ones."""
@@ -197,14 +268,8 @@ class Trainer:
         checkpoint.save_state(path, self.state, self.recipe)
         checkpoint.prune(self.folder, self.recipe.train.keep)
 
-    def _stop(self) -> None:
-        self.stopping = True
-
-
-def _mix(seed: int, step: int) -> int:
-    """Make one 63-bit seed for the draws of a step."""
-    words = np.random.SeedSequence([seed, step, _STEP_STREAM]).generate_state(2, np.uint32)
-    return (int(words[0]) << 31) ^ int(words[1])
+    def _signal(self) -> None:
+        self._signalled = True
 
 
 class _stop_on_signals:

@@ -11,13 +11,17 @@ from rich.progress import Progress as Bar
 
 
 class Progress:
-    """A context manager; `step` after every training step, `line` for anything that shall stay readable."""
+    """A context manager; `step` after every training step, `line` for anything that shall stay readable.
 
-    def __init__(self, first: int, last: int, every: int) -> None:
-        self.console = Console(highlight=False, soft_wrap=True)
+    All but the leading process of a run are `quiet`.
+    """
+
+    def __init__(self, first: int, last: int, every: int, quiet: bool = False) -> None:
+        self.console = Console(highlight=False, soft_wrap=True, quiet=quiet)
         self.first, self.last, self.every = first, last, every
         self.began = time.monotonic()
         self.losses: list[float] = []
+        self.waits = 0.0
         columns = (
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -35,19 +39,24 @@ class Progress:
     def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None) -> None:
         self.bar.stop()
 
+    def waited(self, seconds: float) -> None:
+        """Count time in which there was no batch to train on."""
+        self.waits += seconds
+
     def step(self, done: int, loss: float) -> None:
-        """Count a step; every `every` steps tell the mean loss, the speed and the time left."""
+        """Count a step; every `every` steps tell the mean loss, the speed, the waiting for data and the time left."""
         self.losses.append(loss)
         if done % self.every and done != self.last:
             self.bar.update(self.task, completed=done)
             return
-        rate = (done - self.first) / (time.monotonic() - self.began)
+        spent = time.monotonic() - self.began
+        rate, waiting = (done - self.first) / spent, f"{self.waits / spent:.1%} waiting for data"
         mean = sum(self.losses) / len(self.losses)
         self.losses.clear()
-        self.bar.update(self.task, completed=done, description=f"loss {mean:.4f}, {rate:.2f} steps/s")
+        self.bar.update(self.task, completed=done, description=f"loss {mean:.4f}, {rate:.2f} steps/s, {waiting}")
         if not self.console.is_terminal:
             left = round((self.last - done) / rate / 60)
-            self.line(f"step {done} of {self.last}: loss {mean:.4f}, {rate:.2f} steps/s, {left} min left")
+            self.line(f"step {done} of {self.last}: loss {mean:.4f}, {rate:.2f} steps/s, {waiting}, {left} min left")
 
     def line(self, text: str) -> None:
         """Print one line of text above the bar, with the time of day."""

@@ -4,71 +4,163 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from i2sb_rt import Schedule
+from i2sb_rt.conversion.convert import INITIALISATION, Request, convert
 from i2sb_rt.errors import ModelFileError, UsageError
 from i2sb_rt.model_file import ModelInfo, load_weights, read_info, save_safetensors
 from i2sb_train import checkpoint
+from i2sb_train.checkpoint import CheckpointError
 from i2sb_train.loop import Pictures, Trainer
+from i2sb_train.probe import probe
+from i2sb_train.processes import Processes, processes
 from i2sb_train.progress import Progress
 from i2sb_train.recipe import Bridge, Recipe, network_multiple
+from i2sb_train.watch import watching
 
 
 def train_i2sb(recipe: Recipe, args: argparse.Namespace) -> int:
     """Train, resume or finish as the arguments say; 0 when the model is written, 130 when a signal stopped the run."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device)
-    out: Path = args.out or Path("runs") / recipe.model.name
-    folders = args.data or [args.recipe.parent / folder for folder in recipe.data.folders]
+    if args.wandb_user:
+        os.environ["WANDB_ENTITY"] = args.wandb_user
+    device = args.device if args.gpu is None else f"cuda:{args.gpu}"
+    with processes(device) as here:
+        return _train(recipe, args, here)
+
+
+def _train(recipe: Recipe, args: argparse.Namespace, here: Processes) -> int:
     model_info(recipe)
-    start = checkpoint.latest(out)
+    out: Path = args.out or Path("runs") / recipe.model.name
+    starts = _starts(args, out)
     if args.finish is not None:
-        if start is None:
+        if not starts:
             raise UsageError(f"{out}: there is no checkpoint to finish.")
+        start = starts[-1]
         recipe, out = finishing(recipe, start, args.finish), out / start.stem.replace("step", "finish")
-        start = (checkpoint.latest(out) if args.resume else None) or start
-    elif start is not None and not args.resume:
+        starts = (checkpoint.checkpoints(out) if args.resume else []) or [start]
+    elif starts and not args.resume and not args.ckpt and not args.dry_run:
         raise UsageError(f"{out}: already holds checkpoints; give --resume to go on, or another --out.")
-    trainer = Trainer(recipe, Pictures.read(recipe, folders) if folders else Pictures([], []), out, device)
-    if start is not None:
-        checkpoint.load_state(start, trainer.state, recipe)
-    elif args.init is not None:
-        initialise(trainer, args.init)
-    with Progress(trainer.state.step, recipe.train.steps, recipe.train.log_every) as progress:
+    watch_folder: Path = args.log_dir or out
+    every, interval = recipe.train.log_every, recipe.bridge.interval
+    watch = watching(args.log_writer if here.leads else "none", watch_folder, recipe.model.name, interval, every)
+    trainer = Trainer(recipe, _pictures(recipe, args), out, here, watch)
+    if here.leads:
+        _begin(trainer, starts, args.init or _foreign(args.ckpt))
+    checkpoint.share_state(trainer.state, here)
+    if args.dry_run:
+        return probe(trainer)
+    with Progress(trainer.state.step, recipe.train.steps, recipe.train.log_every, quiet=not here.leads) as progress:
         count = sum(p.numel() for p in trainer.state.network.parameters())
-        progress.line(f"{recipe.model.name}: {count} parameters, {len(trainer.pairs.pictures)} pictures, {device}.")
+        many = "" if here.count == 1 else f", {here.count} processes"
+        progress.line(
+            f"{recipe.model.name}: {count} parameters, {len(trainer.samples.pictures)} pictures, {here.device}{many}."
+        )
         if not trainer.run(progress):
             return 130
-        path = out / f"{recipe.model.name}.safetensors"
-        write_model(path, trainer)
-        progress.line(f"wrote {path}.")
+        if here.leads:
+            path = out / f"{recipe.model.name}.safetensors"
+            write_model(path, trainer)
+            progress.line(f"wrote {path}.")
     return 0
 
 
+def _pictures(recipe: Recipe, args: argparse.Namespace) -> Pictures:
+    """Find the recipe's pictures where the arguments say, or beside the recipe."""
+    beside = args.recipe.parent if args.recipe else Path()
+    given = args.data or ([args.dataset_dir] if args.dataset_dir else None)
+    folders = given or [beside / folder for folder in recipe.data.folders]
+    damaged = args.damaged or ([] if given else [beside / folder for folder in recipe.data.damaged])
+    return Pictures.read(recipe, folders, damaged) if folders else Pictures([], [])
+
+
+def _starts(args: argparse.Namespace, out: Path) -> list[Path]:
+    """List the checkpoints that the arguments let a run go on from, the best last."""
+    if args.ckpt and not _foreign(args.ckpt):
+        folder = _found(args.ckpt)
+        return checkpoint.checkpoints(folder) if folder.is_dir() else [folder]
+    if args.resume not in (None, "auto"):
+        return [Path(args.resume)]
+    return checkpoint.checkpoints(out)
+
+
+def _foreign(name: str | None) -> Path | None:
+    """Return what --ckpt names if that is no checkpoint of ours but one of NVlabs/I2SB, by its latest.pt."""
+    if not name:
+        return None
+    path = _found(name)
+    return path if path.suffix == ".pt" or (path / "latest.pt").exists() else None
+
+
+def _found(name: str) -> Path:
+    tried = [Path(name), Path("runs") / name, Path("results") / name]
+    for path in tried:
+        if path.exists():
+            return path
+    raise UsageError(f"--ckpt {name}: there is neither {', '.join(map(str, tried[:-1]))} nor {tried[-1]}.")
+
+
+def _begin(trainer: Trainer, starts: list[Path], init: Path | None) -> None:
+    """Load the last checkpoint that can be read, or else the weights to begin with."""
+    for path in reversed(starts):
+        try:
+            checkpoint.load_state(path, trainer.state, trainer.recipe)
+        except CheckpointError as error:
+            if path == starts[0] or not error.damaged:
+                raise
+            print(f"{error} Going on from the one before.")
+        else:
+            return
+    if init is not None:
+        initialise(trainer, init)
+
+
 def initialise(trainer: Trainer, path: Path) -> None:
-    """Start from the weights of a model file (.safetensors or .onnx), for the network and its mean.
+    """Start from the weights of a model file, or of a .pt or results folder that `convert` reads.
 
     The network is the recipe's, but may lack input channels, as one without `cond_x1` does: the stem's weights for them
     begin at zero. Where the recipe's noise schedule is another one, the last layer is scaled by the ratio of the two
     std_fwd at the last step. So a restoration in one network call does not change at first (eq. 12: x0 = x1 - std_fwd
-    out). UsageError for any other network.
+    out). A diffusion model, which is no bridge yet, stays as it is. UsageError for any other network.
     """
-    info, bridge = read_info(path), trainer.recipe.bridge
-    before, now = info.network, trainer.recipe.network
+    with _as_model_file(path, trainer.recipe) as model:
+        info, weights = read_info(model), load_weights(model)
+    before, now, bridge = info.network, trainer.recipe.network, trainer.recipe.bridge
     if {**before, "in_channels": 0} != {**now, "in_channels": 0} or before["in_channels"] > now["in_channels"]:
         raise UsageError(f"{path}: holds another network than the recipe's: {before}, not {now}.")
-    weights = load_weights(path)
+    scale = 1.0 if info.task == INITIALISATION else _last_std(info) / _last_std(bridge)
     with torch.no_grad():
         for name, parameter in trainer.state.network.named_parameters():
             weight = torch.tensor(weights[name], dtype=torch.float32)
             if name.startswith("out.2."):
-                weight *= _last_std(info) / _last_std(bridge)
+                weight *= scale
             parameter.zero_()[tuple(slice(side) for side in weight.shape)] = weight
             trainer.state.ema[name].copy_(parameter)
+
+
+@contextmanager
+def _as_model_file(path: Path, recipe: Recipe) -> Iterator[Path]:
+    """Give a model file as it is, and anything else as a converted one that is removed again."""
+    if path.suffix in (".safetensors", ".onnx"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        target, network = Path(folder) / "init.safetensors", Path(folder) / "network.json"
+        before = recipe.network
+        if not path.is_dir():  # a diffusion model sees the state alone
+            before = {**before, "in_channels": before["out_channels"]}
+        network.write_text(json.dumps(before))
+        convert(path, target, Request(network=str(network)))
+        yield target
 
 
 def _last_std(bridge: ModelInfo | Bridge) -> float:
@@ -93,7 +185,7 @@ def finishing(recipe: Recipe, start: Path, extra: int) -> Recipe:
 def write_model(path: Path, trainer: Trainer) -> None:
     """Write the EMA weights, fp32, as a self-describing model file."""
     recipe = trainer.recipe
-    weights = {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in trainer.state.ema.items()}
+    weights = {name: tensor.detach().float().cpu().contiguous().numpy() for name, tensor in trainer.state.ema.items()}
     save_safetensors(path, weights, model_info(recipe))
 
 

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from i2sb_rt import noise
+from i2sb_rt import Plan, Schedule, noise, sample
 from i2sb_rt.evaluation.metrics import psnr
-from i2sb_rt.operators.base import Mask
-from i2sb_train.data import to_signal
-from i2sb_train.degrade import Damage, Pixels
+from i2sb_rt.operators.base import F32, Mask, to_bytes
+from i2sb_train.data import HOLE_FILL, X1_NOISE, to_signal
+from i2sb_train.degrade import Damage
 from i2sb_train.i2sb import Bridge
+from i2sb_train.recipe import Recipe
+from i2sb_train.sources import Picture, Pixels
 
 _SEED = 0xE7A1
-_HOLE_FILL = 1
+_CALLS = 5
 
 
 @dataclass(frozen=True)
@@ -35,36 +37,79 @@ class Score:
         return f"{self.damage}: {self.before:.2f} -> {self.after:.2f} dB ({self.after - self.before:+.2f})"
 
 
-def centre(picture: Pixels, size: int, multiple: int) -> Pixels:
-    """Cut the middle out of a picture, at most `size` a side, each side a multiple of `multiple`."""
-    height, width = (min(size, n) // multiple * multiple for n in picture.shape[:2])
-    y, x = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return np.ascontiguousarray(picture[y : y + height, x : x + width])
+def centre(picture: Picture, size: int, multiple: int, factor: int = 1) -> Picture:
+    """Cut the middle out of a picture or pair, at most `size` a side, each side a multiple of `multiple`.
+
+    The cut begins at multiples of `factor`, where the pixels of a damaged twin do that was so much smaller.
+    """
+    sides = picture[0].shape[:2]
+    height, width = (min(size, side) // multiple * multiple for side in sides)
+    y, x = ((side - kept) // 2 // factor * factor for side, kept in zip(sides, (height, width), strict=True))
+    return tuple(np.ascontiguousarray(pixels[y : y + height, x : x + width]) for pixels in picture)
+
+
+def start(bridge: Bridge, damaged: Pixels | F32, mask: Mask | None, seed: int) -> tuple[Tensor, Tensor]:
+    """Make x1 and what the network is shown of it with cond_x1, both float32 [1, 3, H, W] on the CPU.
+
+    damaged: [H, W, 3], uint8, or float32 in [-1, 1]. mask: bool [H, W]; a hole in bytes is filled with the seed's
+    noise, as in `restore`.
+    """
+    cond = to_signal(torch.from_numpy(damaged.transpose(2, 0, 1).copy()))
+    shape = (3, *damaged.shape[:2])
+    if mask is not None and damaged.dtype == np.uint8:
+        cond = torch.where(torch.from_numpy(mask), torch.from_numpy(noise(seed, shape, row=0, purpose=HOLE_FILL)), cond)
+    x1 = cond
+    if bridge.add_x1_noise:
+        x1 = x1 + torch.from_numpy(noise(seed, shape, row=0, purpose=X1_NOISE))
+    return x1[None], cond[None]
 
 
 @torch.no_grad()
 def one_call(
-    network: nn.Module, bridge: Bridge, damaged: Pixels, device: torch.device, mask: Mask | None = None, seed: int = 0
+    network: nn.Module,
+    bridge: Bridge,
+    damaged: Pixels | F32,
+    device: torch.device,
+    mask: Mask | None = None,
+    seed: int = 0,
 ) -> Pixels:
-    """Restore one picture with one network call from the last bridge step; uint8 [H, W, 3] to the same.
+    """Restore one picture with one network call from the last bridge step; [H, W, 3] to uint8 of the same shape.
 
-    mask: bool [H, W]; the hole is filled with the seed's noise first, as in `restore`. Known pixels are not pasted.
+    The arguments are those of `start`. Known pixels are not pasted.
     """
-    x1 = to_signal(torch.from_numpy(damaged.transpose(2, 0, 1).copy()))[None]
-    if mask is not None:
-        fill = torch.from_numpy(noise(seed, (3, *mask.shape), row=0, purpose=_HOLE_FILL))
-        x1 = torch.where(torch.from_numpy(mask), fill, x1)
-    x1 = x1.to(device)
+    dtype = next((p.dtype for p in network.parameters()), torch.float32)
+    x1, cond = (x.to(device, dtype) for x in start(bridge, damaged, mask, seed))
     step = torch.tensor([bridge.interval - 1])
-    out = network(bridge.seen(x1, x1), bridge.times[step].to(device)).float()
-    x0 = bridge.clean(x1, out, step).clamp(-1, 1)
-    return ((x0[0] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    out = network(bridge.seen(x1, cond), bridge.times[step].to(x1))
+    return to_bytes(bridge.clean(x1, out.to(dtype), step)[0].float().cpu().numpy())
+
+
+@torch.no_grad()
+def trajectory(
+    network: nn.Module, recipe: Recipe, bridge: Bridge, picture: Picture, damage: Damage, device: torch.device
+) -> Pixels:
+    """Show a restoration in five calls: x1, the state after each call, and the clean picture, uint8 [H, 7 W, 3]."""
+    config = recipe.bridge
+    damaged, mask = damage(picture, np.random.default_rng([_SEED, 0]))
+    x1, cond = start(bridge, damaged, mask, seed=0)
+    dtype = next(network.parameters()).dtype
+    schedule = Schedule(interval=config.interval, beta_max=config.beta_max, t0=config.t0, T=config.T)
+    points: Tensor = sample(
+        lambda x, t: network(x.to(device, dtype), t.to(device, dtype)).float().cpu(),
+        x1,
+        Plan.posterior(schedule, min(_CALLS, config.interval - 1), config.ot_ode, recipe.model.clip),
+        mask=None if mask is None else mask[None, None],
+        cond=cond if config.cond_x1 else None,
+        trajectory=True,
+    )
+    shown = [x1[0], *points[0].flip(0)]
+    return np.concatenate([*(to_bytes(state.numpy()) for state in shown), picture[0]], axis=1)
 
 
 def validate(
     network: nn.Module,
     bridge: Bridge,
-    pictures: Sequence[Pixels],
+    pictures: Sequence[Picture],
     damages: Mapping[str, Damage],
     device: torch.device,
 ) -> list[Score]:
@@ -76,10 +121,17 @@ def validate(
             damaged, mask = damage(picture, np.random.default_rng([_SEED, number]))
             restored = one_call(network, bridge, damaged, device, mask, number)
             judged = slice(None) if mask is None else mask
-            values.append([psnr(picture[judged], other[judged]) for other in (damaged, restored)])
+            given = as_bytes(damaged)
+            values.append([psnr(picture[0][judged], other[judged]) for other in (given, restored)])
         before, after = np.mean(values, axis=0)
         scores.append(Score(name, float(before), float(after)))
     return scores
+
+
+def as_bytes(picture: Pixels | F32) -> Pixels:
+    """Return a picture [H, W, 3] as uint8, from float32 in [-1, 1] clamped and rounded."""
+    signal = to_signal(torch.from_numpy(picture.transpose(2, 0, 1).copy()))
+    return to_bytes(signal.numpy())
 
 
 def swap(network: nn.Module, weights: dict[str, Tensor]) -> None:
