@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from i2sb_rt.model_info import PREFIX
 from i2sb_rt.model_info import ModelInfo as ModelInfo
 
 Weights = Mapping[str, NDArray[Any]]
+
+UNFINISHED: Final = ".*.part"
+"""The names of files that `replacing` has not finished: one that is killed leaves its own behind."""
 
 
 def weights_sha256(weights: Weights) -> str:
@@ -116,7 +119,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     On any failure the new file is removed and `path` stays as it was. Raises OSError where the folder is not writable.
     """
     target = Path(path)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")  # short, as the target's name may be of any length
+    temporary = target.with_name(
+        UNFINISHED.replace("*", secrets.token_hex(8))
+    )  # short, as the target's name may be of any length
     try:
         temporary.touch(exist_ok=False)
         yield temporary

@@ -1,6 +1,7 @@
 """What the tests of training share: the tiny recipe, and recipes that differ from it in a few keys."""
 
 import copy
+import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from i2sb_train.recipe import Recipe
 from i2sb_train.recipe_file import recipe_from
+
+sys.path.insert(0, str(Path(__file__).parent))  # modules that tests and the processes they start share
 
 RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 

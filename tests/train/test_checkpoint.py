@@ -1,19 +1,25 @@
 """Checkpoints: whole or absent, exact, and refused with a sentence where they do not fit."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
+from i2sb_rt.model_file import UNFINISHED
 from i2sb_train import checkpoint
 from i2sb_train.checkpoint import CheckpointError, State, load_state, save_state
-from i2sb_train.loop import new_state
+from i2sb_train.loop import Pictures, Trainer, new_state
 from i2sb_train.recipe import Recipe
+from i2sb_train.run import begin
 
 MakeRecipe = Callable[..., Recipe]
 CPU = torch.device("cpu")
+KILLED_RUN = Path(__file__).parent / "killed_run.py"
 
 
 def stepped(recipe: Recipe) -> State:
@@ -66,6 +72,7 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (5, 100, 20, 3):
         checkpoint.checkpoint_path(tmp_path, step).touch()
     (tmp_path / "step-final.safetensors").touch()
+    (tmp_path / ".0123456789abcdef.part").touch()  # what a write leaves that was killed
     checkpoint.prune(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "step-00000020.safetensors",
@@ -118,3 +125,42 @@ def test_a_missing_or_surplus_tensor_is_named(make_recipe: MakeRecipe, tmp_path:
     save_state(path, stepped(recipe), recipe)
     with pytest.raises(CheckpointError, match="model/surplus is missing"):
         load_state(path, state, recipe)
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path, kills: int) -> None:
+    steps, tensors, metadata = 8 * kills, [], []
+    for name, times in (("killed", kills), ("undisturbed", 0)):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, str(KILLED_RUN), str(tmp_path / name), str(times), str(steps)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        assert int(run.stdout) >= times // 2
+        assert not list((tmp_path / name).glob(UNFINISHED))
+        with safe_open(checkpoint.checkpoint_path(tmp_path / name, steps), "pt") as file:
+            tensors.append({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 (not a dict)
+            metadata.append(file.metadata())
+    assert metadata[0] == metadata[1]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensor, tensors[1][key]) for key, tensor in tensors[0].items())
+
+
+def test_the_last_readable_checkpoint_is_gone_on_from(
+    make_recipe: MakeRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe()
+    state = stepped(recipe)
+    paths = [checkpoint.checkpoint_path(tmp_path, step) for step in (1, 2)]
+    save_state(paths[0], state, recipe)
+    paths[1].write_bytes(paths[0].read_bytes()[:-9])
+    run = Trainer(recipe, Pictures([], []), tmp_path)
+    begin(run, paths, None)
+    assert run.state.step == 1
+    told = capsys.readouterr().out
+    assert str(paths[1]) in told
+    assert "the one before" in told
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        begin(run, paths[1:], None)
+    save_state(paths[1], state, make_recipe(bridge={"beta_max": 1.0}))
+    with pytest.raises(CheckpointError, match=r"another \[bridge\]"):
+        begin(run, paths, None)

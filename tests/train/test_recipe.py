@@ -56,7 +56,7 @@ def test_the_models_stay_small_in_fp16(name: str, mib: float) -> None:
         ("degradation", "sigma", [0.0, 1.0], "degradation.sigma must be"),
         ("degradation", "noise", [2.0, 1.0], "degradation.noise must be"),
         ("degradation", "kind", "inpaint", 'model.task must be a word that begins with "inpaint"'),
-        ("model", "task", "inpaint", 'model.task must be .* where the degradation makes holes, and nowhere else'),
+        ("model", "task", "inpaint", "model.task must be .* where the degradation makes holes, and nowhere else"),
         ("model", "task", "sr4x-bicubic", "model.task must be another word"),
         ("degradation", "strokes", [0.0, 0.2], "degradation.strokes must be"),
         ("degradation", "strokes", [0.2], "degradation.strokes must be"),

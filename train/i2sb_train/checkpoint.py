@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from i2sb_rt.errors import UsageError
-from i2sb_rt.model_file import replacing
+from i2sb_rt.model_file import UNFINISHED, replacing
 from i2sb_train.processes import Processes
 from i2sb_train.recipe import Recipe
 
@@ -164,6 +164,6 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all checkpoints of a folder but the last `keep`."""
-    for path in checkpoints(folder)[:-keep]:
+    """Remove all checkpoints of a folder but the last `keep`, and what writes have left that were killed."""
+    for path in [*checkpoints(folder)[:-keep], *folder.glob(UNFINISHED)]:
         path.unlink()

@@ -48,16 +48,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command: 0 when the model is written, 130 when a signal stopped the run. Raises I2SBError."""
-    recipe = _recipe(args)
+    found = recipe(args)
     code = nvlabs.launch(args)
     if code is not None:
         return code
     from i2sb_train.run import train_i2sb
 
-    return train_i2sb(recipe, args)
+    return train_i2sb(found, args)
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
+def recipe(args: argparse.Namespace) -> Recipe:
     """Read the recipe, or make the one that the options stand for, with what they set in it."""
     from i2sb_train.recipe import RecipeError
     from i2sb_train.recipe_file import read_tables, recipe_from

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from i2sb_rt import noise
+from i2sb_rt.parallel import cores
 from i2sb_train import recipe
 from i2sb_train.degrade import margin, training_sample
 from i2sb_train.procedural import dead_leaves
@@ -150,7 +151,7 @@ def batches(samples: Samples, first: int, last: int, rank: int = 0, count: int =
 
     Step s holds the samples s * batch up to (s + 1) * batch - 1, each process an equal run of them.
     """
-    batch, workers = samples.recipe.train.batch, samples.recipe.data.workers
+    batch, workers = samples.recipe.train.batch, min(samples.recipe.data.workers, cores())
     share = batch // count
     starts = range(first * batch + rank * share, last * batch, batch)
     return DataLoader(

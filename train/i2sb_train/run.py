@@ -55,7 +55,7 @@ def _train(recipe: Recipe, args: argparse.Namespace, here: Processes) -> int:
     watch = watching(args.log_writer if here.leads else "none", watch_folder, recipe.model.name, interval, every)
     trainer = Trainer(recipe, _pictures(recipe, args), out, here, watch)
     if here.leads:
-        _begin(trainer, starts, args.init or _foreign(args.ckpt))
+        begin(trainer, starts, args.init or _foreign(args.ckpt))
     checkpoint.share_state(trainer.state, here)
     if args.dry_run:
         return probe(trainer)
@@ -109,7 +109,7 @@ def _found(name: str) -> Path:
     raise UsageError(f"--ckpt {name}: there is neither {', '.join(map(str, tried[:-1]))} nor {tried[-1]}.")
 
 
-def _begin(trainer: Trainer, starts: list[Path], init: Path | None) -> None:
+def begin(trainer: Trainer, starts: list[Path], init: Path | None) -> None:
     """Load the last checkpoint that can be read, or else the weights to begin with."""
     for path in reversed(starts):
         try:

@@ -1,0 +1,51 @@
+"""Two processes train as one does: the same batch, shared."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import shared_batch
+import torch
+
+from i2sb_rt.errors import UsageError
+from i2sb_train.loop import Pictures, Trainer
+from i2sb_train.processes import Processes
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """What one process wrote, and what two did."""
+    folders = []
+    for launcher in ([], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]):
+        out = tmp_path_factory.mktemp("run")
+        command = [sys.executable, *launcher, str(HERE / "shared_batch.py"), str(out)]
+        run = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        assert run.returncode == 0, run.stderr
+        folders.append(out)
+    return folders[0], folders[1]
+
+
+@pytest.mark.parametrize("case", shared_batch.CASES)
+def test_two_processes_are_as_one(runs: tuple[Path, Path], case: str) -> None:
+    one, two = (torch.load(folder / f"{case}.pt") for folder in runs)
+    assert len(one["losses"]) == shared_batch.STEPS
+    assert len(set(one["losses"])) == shared_batch.STEPS
+    if case.startswith("fp64"):
+        assert one["losses"] == pytest.approx(two["losses"], rel=1e-9)
+        for name, tensor in one["ema"].items():
+            assert tensor.dtype == torch.float64
+            torch.testing.assert_close(two["ema"][name], tensor, rtol=0, atol=1e-9)
+    else:
+        assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
+
+
+def test_a_batch_that_cannot_be_shared_alike_is_refused(make_recipe: object, tmp_path: Path) -> None:
+    assert callable(make_recipe)
+    with pytest.raises(UsageError, match=r"train\.batch 4 cannot be shared by 3 processes"):
+        Trainer(make_recipe(), Pictures([], []), tmp_path, Processes(1, 3, torch.device("cpu")))
