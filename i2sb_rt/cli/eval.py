@@ -28,6 +28,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed N for the first picture, N + 1 for the second, ..."
     )
+    parser.add_argument(
+        "--baseline", action="store_true", help="also score Lanczos enlargement (sr4x) and Telea's inpainting (holes)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="take only the first N pictures")
     add_speed(parser)
     told = parser.add_argument_group("what is told and written")

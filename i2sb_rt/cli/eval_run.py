@@ -21,7 +21,7 @@ from i2sb_rt.cli.jobs import Job, inside, is_folder, is_there, plan_jobs
 from i2sb_rt.cli.report import Report
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.errors import UsageError
-from i2sb_rt.evaluation import plot
+from i2sb_rt.evaluation import baselines, plot
 from i2sb_rt.evaluation.rows import Judged, Row, rows_of, table
 from i2sb_rt.evaluation.scores import OF_SETS, Score, Scorer
 from i2sb_rt.image import MAX_PIXELS, U8, Picture, write
@@ -108,7 +108,7 @@ def _evaluate(
     elif rows:
         stdout.say(table(rows))
     if options.plot and stop.signal is None:
-        drawn += rows
+        drawn += [row for row in rows if row.nfe]  # a classical method is no point of a curve
     if run.cropped and not options.quiet:
         count = f"{len(run.cropped)} of {len(jobs)} pictures"
         print(f"i2sb-rt: {count} had their sides cropped to multiples of 4 for the tasks sr4x", file=sys.stderr)
@@ -131,6 +131,7 @@ class _Run(ImageRun):
         self.restorer, self.tasks, self.scorer = restorer, tasks, scorer
         for operator in tasks:
             _check_task(operator, restorer.info)
+            self._baseline(operator)
         samplers = _once(options.sampler) or [restorer.info.sampler]
         counts = _once(options.nfe) or [restorer.info.nfe]
         ways = [(sampler, nfe) for sampler in samplers for nfe in counts]
@@ -159,7 +160,15 @@ class _Run(ImageRun):
         if not done:
             return []
         columns = zip(self.tasks, zip(*done, strict=True), strict=True)
-        return [row for task, judged in columns for row in rows_of(task.name, list(self.plans), judged, self.scorer)]
+        rows: list[Row] = []
+        for task, judged in columns:
+            rows += rows_of(task.name, [*self._baseline(task), *self.plans], judged, self.scorer)
+        return rows
+
+    def _baseline(self, task: Operator) -> list[tuple[str, int]]:
+        """Return what the row of the classical method is called, if it is asked for and there is one."""
+        name = baselines.baseline(task) if self.options.baseline else None
+        return [] if name is None else [(name, 0)]
 
     def process(self, job: Job) -> Outcome | None:
         """Process one picture as other commands do, but tell of no output."""
@@ -190,7 +199,12 @@ class _Run(ImageRun):
         clean, given = _rgb(whole), _rgb(damaged).repeat(enlarges, axis=0).repeat(enlarges, axis=1)
         before = self.scorer.score(clean, given)
         after: list[Score] = []
-        for (sampler, nfe), plan in self.plans.items():
+        for method, _ in self._baseline(operator):
+            small = _rgb(damaged)[:: operator.factor // enlarges, :: operator.factor // enlarges]
+            classical = baselines.lanczos(small, operator.factor) if mask is None else baselines.telea(small, mask)
+            self._save(Picture(classical, None, None), job, operator.name, method)
+            after.append(self.scorer.score(clean, classical))
+        for way, ((sampler, nfe), plan) in enumerate(self.plans.items()):
             restored = self.restorer.restore_picture(
                 damaged,
                 plan,
@@ -199,7 +213,7 @@ class _Run(ImageRun):
                 tile=self.options.tile,
                 overlap=self.options.tile_overlap,
                 threads=self.options.threads,
-                observer=self._observer(job, number, len(after)),
+                observer=self._observer(job, number, way),
             )
             self._save(restored, job, operator.name, f"{sampler}-{nfe}")
             after.append(self.scorer.score(clean, _rgb(restored)))

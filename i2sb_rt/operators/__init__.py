@@ -17,6 +17,7 @@ from i2sb_rt.operators import blur, inpaint, jpeg, superresolution
 from i2sb_rt.operators.base import F32, F64, Operator
 from i2sb_rt.operators.masks import center_mask, freeform_mask
 from i2sb_rt.operators.mixture import DEFAULT, mixture
+from i2sb_rt.operators.noisy import noisy
 
 __all__ = ["NAMES", "Operator", "center_mask", "downsample", "freeform_mask", "get"]
 
@@ -24,10 +25,16 @@ NAMES: Final = (
     "jpeg-QF",
     "jpeg-QF-exact",
     *(name + ending for name in (*blur.TAPS, *superresolution.TAPS) for ending in ("", "-exact")),
+    "gaussian-SIGMA",
     *inpaint.HOLES,
     "mixture",
 )
-"""Every name that `get` takes; QF stands for a quality of 1 to 100. `mixture:NAME,NAME,...` names its members."""
+"""Every name that `get` takes; QF stands for a quality of 1 to 100, SIGMA for a spread of 0.1 to 100 pixels.
+
+`mixture:NAME,NAME,...` names its members. `NAME+noise-LEVEL` adds noise, LEVEL of white to black strong.
+"""
+
+_NUMBER: Final = r"([0-9]{1,4}(?:\.[0-9]{1,4})?)"
 
 
 def get(name: str) -> Operator:
@@ -44,6 +51,10 @@ def get(name: str) -> Operator:
         return _seedless(name, partial(blur.exact_blur if exact else blur.ddrm_blur, name=stem))
     if match := re.fullmatch("jpeg-([1-9][0-9]?|100)", stem):
         return _seedless(name, partial(jpeg.libjpeg if exact else jpeg.ddrm_jpeg, quality=int(match[1])))
+    if (match := re.fullmatch(f"gaussian-{_NUMBER}", name)) and 0.1 <= float(match[1]) <= 100:
+        return _seedless(name, partial(blur.gaussian_blur, sigma=float(match[1])))
+    if (match := re.fullmatch(rf"(.+)\+noise-{_NUMBER}", name)) and float(match[2]) <= 1:
+        return noisy(get(match[1]), name, float(match[2]))
     if name == "mixture" or name.startswith("mixture:"):
         members = DEFAULT if name == "mixture" else name.removeprefix("mixture:").split(",")
         return mixture(name, tuple(_member(member, name) for member in members))

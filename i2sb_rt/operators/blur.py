@@ -76,6 +76,20 @@ def exact_blur(image: F32, name: str) -> F64:
     return _convolved(_convolved(image.astype(np.float64), TAPS[name], 1), TAPS[name], 2)
 
 
+def gaussian_blur(image: F32, sigma: float) -> F64:
+    """Blur [3, H, W] with a Gaussian of `sigma` pixels; beyond the border there is nothing, and weights sum to 1."""
+    rows, columns = (_gaussian(size, sigma) for size in image.shape[1:])
+    blurred: F64 = rows @ image.astype(np.float64) @ columns.T
+    return blurred
+
+
+def _gaussian(size: int, sigma: float) -> F64:
+    places = np.arange(size)
+    weights: F64 = np.exp(-0.5 * ((places[:, None] - places) / sigma) ** 2)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
 def _convolved(image: F64, taps: F64, axis: int) -> F64:
     """Return y[i] = sum_k taps[k] x[i + k - half] along an axis; the kernels are symmetric."""
     half, size = len(taps) // 2, image.shape[axis]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -153,6 +154,31 @@ def test_superresolution_with_models_of_both_kinds(
         check(row, cropped, before, [model.restore(image, nfe=1, seed=k) for k, image in enumerate(images)])
         assert [(each["w"], each["h"]) for each in row["each"]] == [(52, 36)] * 2
         assert "2 of 2 pictures had their sides cropped to multiples of 4" in captured.err
+
+
+def test_classical_methods_are_scored_beside_models(
+    make_model: MakeModel, toy: Restorer, pictures: list[U8], capsys: Capture
+) -> None:
+    cropped = [picture[:36, :52] for picture in pictures[:2]]
+    before = [damaged(picture, "sr4x-bicubic") for picture in cropped]
+    lanczos = [np.asarray(Image.fromarray(b[::4, ::4]).resize((52, 36), Image.Resampling.LANCZOS)) for b in before]
+    arguments = ("--baseline", "--limit", "2", "--json", "--nfe", "1", "--save", "out", "--plot", "f.png")
+    for model in (toy.path, make_model(upscale=4, task="sr4x-bicubic")):
+        assert evaluate(model, "--task", "sr4x-bicubic", *arguments) == 0
+        first, second = rows(capsys)
+        check(first, cropped, before, lanczos)
+        assert [(row["sampler"], row["nfe"]) for row in (first, second)] == [("lanczos", 0), ("sde", 1)]
+    assert evaluate(make_model(task="inpaint-freeform"), "--task", "inpaint-center", *arguments) == 0
+    row, _ = rows(capsys)
+    hole = np.asarray(operators.get("inpaint-center").mask(37, 53))
+    before = [np.where(hole[..., None], np.uint8(128), picture) for picture in pictures[:2]]
+    telea = [cv2.inpaint(b, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA) for b in before]
+    check(row, pictures[:2], before, telea)
+    assert row["sampler"] == "telea"
+    with Image.open("out/inpaint-center/telea/a.png") as saved:
+        assert np.array_equal(np.asarray(saved)[~hole], pictures[0][~hole])
+    assert evaluate(toy.path, "--task", "jpeg-10", *arguments) == 0
+    assert len(rows(capsys)) == 1  # there is none for JPEG
 
 
 def test_the_table_is_markdown(toy: Restorer, capsys: Capture) -> None:

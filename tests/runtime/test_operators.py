@@ -23,7 +23,11 @@ F64 = NDArray[np.float64]
 GOLDEN = Path(__file__).parents[1] / "data" / "operators.npz"
 QUIRKY = ("sr4x-pool", "sr4x-bicubic", "blur-uni", "blur-gauss", "jpeg-5", "jpeg-10")
 LINEAR = tuple(name for name in operators.NAMES if name.startswith(("blur", "sr4x")))
-EVERY = (*(name.replace("QF", "10") for name in operators.NAMES), "mixture:inpaint-center,inpaint-freeform1020")
+EVERY = (
+    *(name.replace("QF", "10").replace("SIGMA", "2") for name in operators.NAMES),
+    "mixture:inpaint-center,inpaint-freeform1020",
+    "gaussian-1.5+noise-0.01",
+)
 
 
 def images(count: int, height: int, width: int, seed: int = 0) -> F32:
@@ -396,3 +400,40 @@ def test_seeds_that_are_none_are_refused(seed: Any) -> None:
 def test_it_is_public() -> None:
     assert i2sb_rt.operators is operators
     assert set(operators.__all__) <= set(dir(operators))
+
+
+def test_a_gaussian_is_as_wide_as_its_name_says() -> None:
+    point = np.full((1, 3, 41, 41), -1, np.float32)
+    point[:, :, 20, 20] = 1
+    spread = (operators.get("gaussian-2")(point)[0, 0].astype(np.float64) + 1) / 2
+    places = np.arange(41) - 20
+    expected = np.exp(-0.5 * (places / 2) ** 2)
+    np.testing.assert_allclose(spread, np.outer(expected, expected) / expected.sum() ** 2, atol=1e-6)
+
+
+def test_noise_is_as_strong_as_its_name_says_and_of_its_seed() -> None:
+    x = images(2, 64, 80)
+    noisy, blurred = operators.get("gaussian-1.5+noise-0.01"), operators.get("gaussian-1.5")(x)
+    added = (noisy(x, [1, 2]) - blurred) / 2  # on a scale from 0 to 1
+    assert added.std() == pytest.approx(0.01, rel=0.02)
+    assert added.mean() == pytest.approx(0, abs=2e-4)
+    assert np.abs(added[0] - added[1]).max() > 0.01
+    np.testing.assert_array_equal(noisy(x, [1, 2]), noisy(x, [1, 2]))
+    np.testing.assert_array_equal(operators.get("blur-uni-exact+noise-0")(x), operators.get("blur-uni-exact")(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gaussian-0", "there is no operator"),
+        ("gaussian-101", "there is no operator"),
+        ("gaussian-x", "there is no operator"),
+        ("jpeg-10+noise-1.5", "there is no operator"),
+        ("rain+noise-0.1", "no operator 'rain'"),
+        ("sr4x-pool+noise-0.1", "full size without holes, which sr4x-pool is not"),
+        ("inpaint-center+noise-0.1", "full size without holes, which inpaint-center is not"),
+    ],
+)
+def test_strengths_that_cannot_be_are_refused(name: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        operators.get(name)

@@ -11,6 +11,7 @@ from PIL import Image, JpegImagePlugin
 from i2sb_rt import operators
 from i2sb_rt.image import Picture
 from i2sb_rt.operators import pictures
+from i2sb_rt.operators.blur import gaussian_blur
 from i2sb_rt.operators.jpeg import compress
 from i2sb_train import degrade
 from i2sb_train.degrade import MARGIN, jpeg_pair, operated, training_hole, training_sample
@@ -117,12 +118,12 @@ def test_a_crop_is_damaged_as_its_whole_picture_would_be(name: str) -> None:
 def test_a_gaussian_spreads_a_point_as_wide_as_it_says() -> None:
     point = np.zeros((3, 41, 61), np.float32)
     point[:, 20, 30] = 1
-    blurred = degrade.gaussian_blur(point, 2.5)
+    blurred = gaussian_blur(point, 2.5)
     assert blurred.sum() == pytest.approx(3)
     rows, columns = np.arange(41) - 20, np.arange(61) - 30
     assert (blurred[0].sum(axis=1) * rows**2).sum() == pytest.approx(2.5**2, rel=1e-3)
     assert (blurred[0].sum(axis=0) * columns**2).sum() == pytest.approx(2.5**2, rel=1e-3)
-    np.testing.assert_allclose(degrade.gaussian_blur(np.full((3, 9, 11), 0.3, np.float32), 4.0), 0.3, rtol=1e-6)
+    np.testing.assert_allclose(gaussian_blur(np.full((3, 9, 11), 0.3, np.float32), 4.0), 0.3, rtol=1e-6)
 
 
 def test_operators_are_equally_likely_and_strength_is_within_its_band(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from i2sb_rt import operators
-from i2sb_rt.operators.base import F32, F64, Mask, from_bytes, to_bytes
+from i2sb_rt.operators.base import F32, Mask, from_bytes, to_bytes
+from i2sb_rt.operators.blur import gaussian_blur
 from i2sb_rt.operators.jpeg import compress
 from i2sb_rt.operators.pictures import GREY
 from i2sb_train.recipe import GAUSSIAN, Degradation
@@ -107,20 +108,6 @@ def operated(pixels: Pixels, name: str, config: Degradation, rng: np.random.Gene
         damaged = damaged + _within(config.noise, rng) / 127.5 * rng.standard_normal(damaged.shape)
     height, width = pixels.shape[:2]
     return to_bytes(damaged).repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
-
-
-def gaussian_blur(image: F32, sigma: float) -> F64:
-    """Blur [3, H, W] with a Gaussian of `sigma` pixels; beyond the border there is nothing, and weights sum to 1."""
-    rows, columns = (_gaussian(size, sigma) for size in image.shape[1:])
-    blurred: F64 = rows @ image.astype(np.float64) @ columns.T
-    return blurred
-
-
-def _gaussian(size: int, sigma: float) -> F64:
-    places = np.arange(size)
-    weights: F64 = np.exp(-0.5 * ((places[:, None] - places) / sigma) ** 2)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights
 
 
 def emptied(pixels: Pixels, mask: Mask) -> Pixels:

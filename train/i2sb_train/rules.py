@@ -106,9 +106,11 @@ def _makes_holes(name: str) -> bool | None:
 def _acts_locally(name: str) -> bool:
     """Whether a crop can be damaged by this operator as the whole picture would be, and without a mask.
 
-    The blurs of DDRM mix up frequencies of the whole picture, so what they do depends on its size.
+    The blurs of DDRM mix up frequencies of the whole picture, so what they do depends on its size. Gaussians and noise
+    have keys of their own.
     """
-    return not name.startswith("mixture") and name not in blur.TAPS and _makes_holes(name) is False
+    unknown = name.startswith(("mixture", "gaussian")) or "+" in name or name in blur.TAPS
+    return not unknown and _makes_holes(name) is False
 
 
 def _inpaint_rules(recipe: Recipe) -> Iterator[Rule]:
