@@ -226,6 +226,36 @@ def test_bf16_trains(make_recipe: MakeRecipe, tmp_path: Path) -> None:
     assert run.state.ema["out.2.weight"].dtype == torch.float32
 
 
+def test_fp16_scales_its_loss_and_leaves_out_what_overflows(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    recipe = make_recipe(train={"precision": "fp16"})
+    run = trainer(recipe, tmp_path)
+    batch = first_batch(run)
+    run.state.scaler.load_state_dict({**run.state.scaler.state_dict(), "scale": 2.0**40})
+    before = run.state.network.get_parameter("out.2.bias").detach().clone()
+    assert np.isfinite(run.step(batch))
+    assert torch.equal(run.state.network.get_parameter("out.2.bias"), before)
+    assert (run.state.step, run.state.updates, run.state.scaler.get_scale()) == (1, 0, 2.0**39)
+    run.state.scaler.load_state_dict({**run.state.scaler.state_dict(), "scale": 2.0**10})
+    losses = [run.step(batch) for _ in range(3)]
+    exact = trainer(make_recipe(), tmp_path).step(batch)
+    assert losses[0] == pytest.approx(exact, rel=5e-3)
+    assert not torch.equal(run.state.network.get_parameter("out.2.bias"), before)
+    assert (run.state.step, run.state.updates) == (4, 3)
+    run.save()
+    again = trainer(recipe, tmp_path)
+    checkpoint.load_state(checkpoint.checkpoint_path(tmp_path, 4), again.state, recipe)
+    assert (again.state.step, again.state.updates) == (4, 3)
+    assert again.state.scaler.state_dict() == run.state.scaler.state_dict()
+    run.step(batch)
+    again.step(batch)
+    assert_same(run, again)
+
+
+def test_the_rate_falls_in_steps(make_recipe: MakeRecipe) -> None:
+    train = make_recipe(train={"lr": 1.0, "warmup": 0, "decay": 0, "lr_gamma": 0.5, "lr_step": 10}).train
+    assert [learning_rate(step, train) for step in (0, 9, 10, 19, 20)] == [1, 1, 0.5, 0.5, 0.25]
+
+
 def test_a_network_that_cannot_be_built_is_named(make_recipe: MakeRecipe) -> None:
     with pytest.raises(UsageError, match=r"\[network\].*'depth'"):
         new_state(make_recipe(network={"depth": 3}), CPU)

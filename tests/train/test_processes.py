@@ -5,15 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import shared_batch
 import torch
 
 from i2sb_rt.errors import UsageError
+from i2sb_rt.model_file import load_weights
 from i2sb_train.loop import Pictures, Trainer
 from i2sb_train.processes import Processes
 
 HERE = Path(__file__).parent
+RECIPES = HERE.parents[1] / "train" / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,25 @@ def test_two_processes_are_as_one(runs: tuple[Path, Path], case: str) -> None:
             torch.testing.assert_close(two["ema"][name], tensor, rtol=0, atol=1e-9)
     else:
         assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    text = (RECIPES / "tiny.toml").read_text().replace('"fp32"', '"fp64"').replace("decay = 20", "decay = 0")
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(text)
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "i2sb_rt.cli"]
+    one = [sys.executable, "-m", "i2sb_rt.cli"]
+    for out, legs in (("whole", [(one, 6)]), ("parts", [(two, 2), (one, 4), (two, 6)])):
+        for launcher, steps in legs:
+            options = ["--steps", str(steps), "--resume", "auto", "--out", str(tmp_path / out), "--device", "cpu"]
+            command = [*launcher, "train", "i2sb", str(recipe), *options, "--threads", "1"]
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert run.returncode == 0, run.stderr
+            assert run.stdout.count(f"step {steps} of {steps}") == 1  # the first process alone speaks
+            assert ("2 processes" in run.stdout) == (launcher is two)
+    whole, parts = (load_weights(tmp_path / out / "tiny.safetensors") for out in ("whole", "parts"))
+    for name, weight in whole.items():
+        np.testing.assert_allclose(parts[name], weight, rtol=0, atol=1e-7)
 
 
 def test_a_batch_that_cannot_be_shared_alike_is_refused(make_recipe: object, tmp_path: Path) -> None:
