@@ -10,11 +10,12 @@ import onnx
 import pytest
 from hypothesis import settings
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from i2sb_rt import Restorer, load
 from i2sb_rt.model_file import ModelInfo
 
-sys.path.insert(0, str(Path(__file__).parent))  # for hostile_files: tests are not a package
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules beside: tests are not a package
 
 MakeModel = Callable[..., Path]
 
@@ -106,3 +107,15 @@ def photo() -> np.ndarray[Any, Any]:
     y, x = np.mgrid[:37, :53].astype(np.float64)
     planes = [127 + 100 * np.sin(x / 9 + k) * np.cos(y / 7 - k) + 20 * ((x + y) % 16 < 8) for k in range(3)]
     return np.stack(planes, axis=-1).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photo: np.ndarray[Any, Any]) -> Path:
+    """Three photos and a broken one in a tree, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("in/sub").mkdir(parents=True)
+    Image.fromarray(photo).save("in/a.png")
+    Image.fromarray(photo[::-1]).save("in/sub/b.png")
+    Image.fromarray(photo[..., 0]).save("in/sub/c é.tif")
+    Path("in/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
+    return Path("in")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from picture_files import everything, pixels
 from PIL import Image
 
 import i2sb_rt
@@ -39,28 +40,8 @@ def restore(toy_path: Path) -> Callable[..., int]:
     return run
 
 
-@pytest.fixture
-def folder(photo: U8) -> Path:
-    """Three photos and a broken one in a tree."""
-    Path("in/sub").mkdir(parents=True)
-    Image.fromarray(photo).save("in/a.png")
-    Image.fromarray(photo[::-1]).save("in/sub/b.png")
-    Image.fromarray(photo[..., 0]).save("in/sub/c é.tif")
-    Path("in/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
-    return Path("in")
-
-
-def pixels(path: str) -> U8:
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
 def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
-
-
-def everything() -> list[str]:
-    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
 
 
 def test_restores_a_file(restore: Callable[..., int], toy: Restorer, photo: U8) -> None:

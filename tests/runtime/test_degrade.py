@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from picture_files import everything, pixels
 from PIL import Image, ImageCms
 
 from i2sb_rt import operators
@@ -28,31 +29,11 @@ def degrade(*arguments: str) -> int:
     return main(["degrade", *arguments])
 
 
-def pixels(path: str) -> U8:
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
-def everything() -> list[str]:
-    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
-
-
 def damaged(photo: U8, task: str, seed: int = 0) -> U8:
     """What the operator makes of a photo, in bytes."""
     x = (photo.astype(np.float32) / np.float32(127.5) - 1).transpose(2, 0, 1)[None]
     y = operators.get(task)(x, seed)[0].transpose(1, 2, 0)
     return np.rint((y.clip(-1, 1) + 1) * 127.5).astype(np.uint8)
-
-
-@pytest.fixture
-def folder(photo: U8) -> Path:
-    """Three photos and a broken one in a tree."""
-    Path("in/sub").mkdir(parents=True)
-    Image.fromarray(photo).save("in/a.png")
-    Image.fromarray(photo[::-1]).save("in/sub/b.png")
-    Image.fromarray(photo[..., 0]).save("in/sub/c é.tif")
-    Path("in/broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
-    return Path("in")
 
 
 @pytest.mark.parametrize("task", ["jpeg-10", "jpeg-10-exact", "blur-gauss", "blur-uni-exact", "mixture"])
