@@ -28,6 +28,7 @@ try:
 except ImportError as error:
     raise DeviceError("the engine cuda needs PyTorch: pip install 'i2sb-rt[gpu]'") from error
 
+from i2sb_rt.engines.tiles import Tiles
 from i2sb_rt.networks.fused import FusedUNet
 from i2sb_rt.networks.loading import load_network
 
@@ -149,7 +150,7 @@ class Step:
         self.slots = self.x.new_zeros((shape.states, *image)) if shape.states else None
         self.slot = torch.zeros(1, dtype=torch.int64, device=device)
         # With tiles the network sees cuttings of x, and o is blended; else it sees what the step before wrote.
-        self.tiles = Tiles(self.x, shape) if shape.tile else None
+        self.tiles = Tiles(self.x, shape.tile, shape.overlap, shape.group) if shape.tile else None
         self.o = torch.zeros_like(self.x) if shape.tile else None
         self.seen = None if shape.tile else self._input(self.x, self.cond)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -206,60 +207,6 @@ class Step:
         """Map the state and cond [B, C, H, W], float32, to the network's output [B, C, H, W], as it comes."""
         out = self.network(self._input(x, cond)).permute(0, 3, 1, 2)
         return F.pixel_shuffle(out, self.network.patch) if self.network.patch > 1 else out
-
-
-class Tiles:
-    """The tiles of a batch, as in the core: padded by reflection, run in groups, blended in a fixed order."""
-
-    def __init__(self, x: Tensor, shape: Shape) -> None:
-        self.side, self.group = shape.tile, shape.group
-        tops, lefts = (_core.tile_origins(n, shape.tile, shape.overlap) for n in (shape.height, shape.width))
-        jobs = [(image, top, left) for image in range(shape.batch) for top in tops for left in lefts]
-        self.groups = [jobs[first : first + self.group] for first in range(0, len(jobs), self.group)]
-        self.sources = {(n, o): _sources(o, self.side, n, x.device) for n in (shape.height, shape.width)
-                        for o in {*tops, *lefts}}  # fmt: skip
-        self.shares = {}
-        window, weight = _window(shape.tile, shape.overlap), np.zeros((shape.height, shape.width), np.float32)
-        for top in tops:
-            for left in lefts:
-                region = weight[top : top + self.side, left : left + self.side]
-                part = (window[:, None] * window)[: region.shape[0], : region.shape[1]]
-                region += part
-                self.shares[top, left] = torch.tensor(part / region).to(x.device)
-
-    def predict(
-        self, network: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, cond: Tensor | None, o: Tensor
-    ) -> None:
-        """Write the blended output of a network into o."""
-        for group in self.groups:
-            padded = group + group[-1:] * (self.group - len(group))
-            out = network(self._cut(x, padded), None if cond is None else self._cut(cond, padded)).float()
-            for values, (image, top, left) in zip(out, group, strict=False):
-                share = self.shares[top, left]
-                height, width = share.shape
-                region = o[image, :, top : top + height, left : left + width]
-                mean = region + share * (values[:, :height, :width] - region)
-                region.copy_(torch.where(share == 1, values[:, :height, :width], mean))
-
-    def _cut(self, x: Tensor, group: list[tuple[int, int, int]]) -> Tensor:
-        height, width = x.shape[2:]
-        cut = [x[i][:, self.sources[height, t]][:, :, self.sources[width, left]] for i, t, left in group]
-        return torch.stack(cut)
-
-
-def _sources(origin: int, side: int, size: int, device: torch.device) -> Tensor:
-    """Tell which pixel of an axis each pixel of a tile is: reflected behind the end, the first where that ends too."""
-    at = np.arange(origin, origin + side)
-    return torch.tensor(np.where(at < size, at, np.maximum(2 * (size - 1) - at, 0))).to(device)
-
-
-def _window(side: int, overlap: int) -> F32:
-    i = np.arange(side)
-    if overlap == 0:
-        return np.ones(side, np.float32)
-    u = np.minimum(1, (np.minimum(i, side - 1 - i) + np.float32(0.5)) / np.float32(overlap)).astype(np.float32)
-    window: F32 = u * u * (3 - 2 * u)
-    return window
 
 
 def _pinned(array: Any, device: torch.device) -> Tensor:
