@@ -2,10 +2,15 @@
 
 import argparse
 import json
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from i2sb_export.tensorrt import Report
     from i2sb_export.verify import Check
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -13,11 +18,24 @@ if TYPE_CHECKING:
 
 def add_export_parser(subparsers: "Subparsers") -> None:
     """Register `export`; it sets `run`, a function of the arguments that returns an exit code."""
-    parser = subparsers.add_parser("export", help="write a trained model as one ONNX file (needs the extra `export`)")
-    parser.add_argument("model", type=Path, metavar="MODEL.safetensors")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.onnx")
-    parser.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of stored weights (default: fp16)")
-    parser.add_argument("--verify", action="store_true", help="then compare the file with PyTorch, as `verify` does")
+    parser = subparsers.add_parser(
+        "export", help="write a model as one ONNX file, or as an engine (needs the extra `export`)"
+    )
+    parser.add_argument("model", metavar="MODEL", help=".safetensors to ONNX; a shipped model or .onnx to an engine")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="FILE.onnx or FILE.engine")
+    parser.add_argument("--to", choices=("onnx", "tensorrt"), help="(default: by the ending of FILE)")
+    onnx = parser.add_argument_group("to ONNX")
+    onnx.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of stored weights (default: fp16)")
+    onnx.add_argument("--verify", action="store_true", help="then compare the file with PyTorch, as `verify` does")
+    engine = parser.add_argument_group("to an engine of TensorRT or TensorRT-RTX")
+    engine.add_argument(
+        "--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="of activations (default: fp16)"
+    )
+    engine.add_argument(
+        "--shapes", metavar="MIN:OPT:MAX", help="each [Bx]HxW or one side (default: the model's smallest, its tile)"
+    )
+    engine.add_argument("--arch", metavar="SM[,SM...]", help="GPUs to build for, such as sm89 (default: the one here)")
+    engine.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=_export)
 
 
@@ -31,12 +49,59 @@ def add_verify_parser(subparsers: "Subparsers") -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    to = options.to or ("tensorrt" if options.output.suffix == ".engine" else "onnx")
+    return _to_engine(options) if to == "tensorrt" else _to_onnx(options)
+
+
+def _to_onnx(options: argparse.Namespace) -> int:
     from i2sb_export.onnx import export_onnx
 
-    info = export_onnx(options.model, options.output, options.dtype)
+    source = Path(options.model)
+    info = export_onnx(source, options.output, options.dtype)
     size = options.output.stat().st_size / 2**20
     print(f"{options.output}: {info.name}, {info.dtype}, {size:.1f} MiB, weights {info.weights_sha256[:16]}")
-    return _report(options.output, options.model, as_json=False) if options.verify else 0
+    return _report(options.output, source, as_json=False) if options.verify else 0
+
+
+def _to_engine(options: argparse.Namespace) -> int:
+    """Build an engine, then compare the network that it was built of with the model; 0 if that holds, else 1."""
+    from i2sb_export.tensorrt import build_engine
+    from i2sb_export.verify import verify_typed
+    from i2sb_rt import models
+
+    source = models.find(options.model)
+    architectures = options.arch.split(",") if options.arch else []
+    with _progress(options.quiet) as report:
+        about = build_engine(source, options.output, options.precision, options.shapes, architectures, report)
+    sizes = ", ".join("x".join(map(str, shape)) for shape in (about.profile.min, about.profile.opt, about.profile.max))
+    print(
+        f"{options.output}: {about.info.name}, {about.precision}, {about.size / 2**20:.1f} MiB, {about.library} "
+        f"{about.version}, {', '.join(about.architectures)}, {sizes} pixels"
+    )
+    checks = verify_typed(source, about.precision)
+    print(_as_table(checks))
+    print("not run here: the engine itself; compare it on its GPU.")
+    return 0 if all(check.holds for check in checks) else 1
+
+
+@contextmanager
+def _progress(quiet: bool) -> "Iterator[Report | None]":
+    """Show the phases of a builder as bars on a terminal; give nothing where there is none."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=Console(stderr=True), transient=True) as bars:
+
+        def report(phase: str, share: float) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=1.0)
+            bars.update(tasks[phase], completed=share)
+
+        yield report
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -1,14 +1,18 @@
 """The proof that an exported model is still the model that was trained."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
+from i2sb_export.tensorrt import layers_of
+from i2sb_export.typed import retyped
 from i2sb_rt import _core
 from i2sb_rt.engines import open_engine
 from i2sb_rt.errors import DeviceError, from_core
@@ -21,6 +25,8 @@ F32 = NDArray[np.float32]
 
 # Largest error that float32 may make, as a share of the largest value of what PyTorch gives.
 TOLERANCES = {"network": 1e-4, "restoration": 1e-3}
+# The same for a network in another precision, against the exported one in float32.
+TYPED_TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 _CALLS = (3, 10)  # fewest and most network calls of a restoration
 
 
@@ -111,6 +117,41 @@ def _compare_outputs(exported: Path, source: Path, info: ModelInfo) -> Iterator[
         yield _compare(f"{case.label}, rounding of weights", wanted, _run(original, case), None)
 
 
+def verify_typed(exported: Path, precision: str) -> list[Check]:
+    """Compare the network that an engine of a precision is built of, see `typed.retyped`, with the exported model.
+
+    Both run in ONNX Runtime, at several sizes and batches, but for bf16, for which it has no kernels. And the types of
+    the convolutions and reductions are counted in the network as TensorRT parses it.
+    """
+    info, typed = read_info(exported), retyped(onnx.load(str(exported)), precision)
+    checks = list(_compare_types(exported, precision))
+    if precision == "bf16":  # ONNX Runtime has no CPU kernels for it
+        return checks
+    reference = _onnxruntime(str(exported))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "typed.onnx"
+        onnx.save_model(typed, str(path), save_as_external_data=True, location="typed.data")
+        engine = _onnxruntime(str(path))
+        for case in _cases(info):
+            if case.kind == "network":
+                wanted, limit = _run(reference, case), TYPED_TOLERANCES[precision]
+                checks.append(_compare(f"{case.label}, {precision}", _run(engine, case), wanted, limit))
+    return checks
+
+
+def _compare_types(exported: Path, precision: str) -> Iterator[Check]:
+    """Count the layers of the parsed network that compute in another type than they should."""
+    wanted = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}[precision]
+    layers = layers_of(exported, precision)
+    for kind, right in (("CONVOLUTION", wanted), ("REDUCE", "FLOAT")):
+        counted = {kept: count for (found, kept), count in layers.counts.items() if found == kind}
+        wrong = sum(count for kept, count in counted.items() if kept != right)
+        detail = ", ".join(f"{count} in {kept}" for kept, count in sorted(counted.items()))
+        yield Check(f"types of {kind.lower()}s", wrong, 0, f"of {sum(counted.values())} layers", detail)
+    others = sorted(name for name, kept in layers.ports.items() if kept != "FLOAT")
+    yield Check("types of inputs and outputs", len(others), 0, f"of {len(layers.ports)} ports", ", ".join(others))
+
+
 def _compare(what: str, found: F32, wanted: F32, limit: float | None) -> Check:
     absolute = float(np.abs(found - wanted).max())
     largest = float(np.abs(wanted).max())
@@ -150,7 +191,7 @@ def _picture(channels: int, height: int, width: int, draw: np.random.Generator) 
     return noisy[None]
 
 
-def _onnxruntime(path: Path) -> _core.Engine:
+def _onnxruntime(path: str | Path) -> _core.Engine:
     try:
         import onnxruntime
     except ImportError:

@@ -1,0 +1,233 @@
+"""An exported model as an engine of TensorRT, or of TensorRT-RTX, which builds without a GPU. One path for both."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from i2sb_export.typed import retyped
+from i2sb_rt.engines.engine_file import EngineFile, Profile, Shape, read_note, write_engine
+from i2sb_rt.engines.native import cache_folder
+from i2sb_rt.errors import DeviceError, ModelFileError, UsageError
+from i2sb_rt.model_file import ModelInfo, read_info, replacing
+
+MODULES: Final = ("tensorrt", "tensorrt_rtx")
+_LARGEST: Final = 2_000_000_000  # bytes of a network that is parsed from memory
+
+Report = Callable[[str, float], None]
+"""Told the phase that the builder is in, and which share of it is done, 0 to 1."""
+
+
+def library() -> Any:
+    """Return the module `tensorrt`, or else `tensorrt_rtx`; DeviceError where neither is installed."""
+    for name in MODULES:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise DeviceError("building engines needs TensorRT: pip install 'i2sb-rt[tensorrt]'.")
+
+
+def parse_shapes(text: str | None, info: ModelInfo) -> Profile:
+    """Read MIN:OPT:MAX, each [Bx]HxW or one side for both; None is what the model is made for.
+
+    Without a text, a model of one size has that size; others go from their smallest side to their tile, which is also
+    where they are fastest, and from one image to their batch. Raises UsageError for what the model does not take.
+    """
+    if text is None:
+        smallest = info.tile if info.minimum == info.tile else -(-info.minimum // info.multiple) * info.multiple
+        largest = (info.batch, info.tile, info.tile)
+        return Profile(min=(1, smallest, smallest), opt=largest, max=largest)
+    parts = [_shape(part, text) for part in text.split(":")]
+    if len(parts) == 1:
+        parts *= 3
+    if len(parts) != 3:
+        raise UsageError(f"--shapes is MIN:OPT:MAX, or one shape for all, not {text!r}")
+    profile = Profile(min=parts[0], opt=parts[1], max=parts[2])
+    if any(not low <= middle <= high for low, middle, high in zip(*parts, strict=True)):
+        raise UsageError(f"--shapes {text}: each number of MIN is at most that of OPT, and this at most that of MAX")
+    for _, *sides in parts:
+        for side in sides:
+            if side % info.multiple or side < info.minimum:
+                raise UsageError(
+                    f"--shapes {text}: sides of {info.name} are multiples of {info.multiple}, at least {info.minimum}"
+                )
+            if info.minimum == info.tile != side:
+                raise UsageError(
+                    f"--shapes {text}: {info.name} takes {info.tile} x {info.tile} pixels and no other size"
+                )
+    return profile
+
+
+def _shape(part: str, text: str) -> Shape:
+    if not re.fullmatch(r"[1-9][0-9]{0,5}(x[1-9][0-9]{0,5}){0,2}", part):
+        raise UsageError(f"--shapes {text}: {part!r} is not a side, HxW or BxHxW")
+    numbers = [int(number) for number in part.split("x")]
+    if len(numbers) == 1:
+        return 1, numbers[0], numbers[0]
+    batch, height, width = [1, *numbers][-3:]
+    return batch, height, width
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Of a parsed network: how many layers of each kind compute in each type, and what comes in and goes out."""
+
+    counts: Counter[tuple[str, str]]
+    ports: dict[str, str]
+
+
+def build_engine(
+    source: Path,
+    target: Path,
+    precision: str = "fp16",
+    shapes: str | None = None,
+    architectures: Sequence[str] = (),
+    report: Report | None = None,
+) -> EngineFile:
+    """Build the engine `target` (.engine) of the .onnx model `source`, and write it beside what is known of it.
+
+    precision: of weights and activations, fp32, fp16 or bf16. shapes: as in `parse_shapes`. architectures: such as
+    sm89; none is that of the GPU that is here. Raises UsageError for what cannot be built, DeviceError where there is
+    nothing to build with or the builder fails, ModelFileError for a model that cannot be read, OutputError where target
+    cannot be written.
+    """
+    if target.suffix != ".engine":
+        raise UsageError(f"{target}: the name of an engine ends in .engine.")
+    trt = library()
+    info, profile = read_info(source), parse_shapes(shapes, read_info(source))
+    builder, network = _parsed(trt, source, precision)
+    config = builder.create_builder_config()
+    ranges = builder.create_optimization_profile()
+    extremes = (profile.min, profile.opt, profile.max)
+    ranges.set_shape("x", *((batch, info.in_channels, height, width) for batch, height, width in extremes))
+    ranges.set_shape("t", *((batch,) for batch, _, _ in extremes))
+    config.add_optimization_profile(ranges)
+    chosen = _choose(trt, config, architectures)
+    monitor = _monitor(trt, report) if report is not None else None
+    if monitor is not None:
+        config.progress_monitor = monitor
+    timings = _Timings(trt, config)
+    data = builder.build_serialized_network(network, config)
+    if data is None:
+        raise DeviceError(f"{source}: {trt.__name__} {trt.__version__} built no engine; what it said stands above.")
+    timings.keep()
+    about = EngineFile(
+        info=info, library=trt.__name__, version=trt.__version__, architectures=chosen, precision=precision,
+        profile=profile, source_sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+    )  # fmt: skip
+    write_engine(target, memoryview(data), about)
+    return read_note(target)
+
+
+def layers_of(source: Path, precision: str) -> Layers:
+    """Parse a model as for an engine and tell the types that its layers compute in."""
+    trt = library()
+    _, network = _parsed(trt, source, precision)
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    counts = Counter((layer.type.name, layer.get_output(0).dtype.name) for layer in layers if layer.num_outputs)
+    ports = [network.get_input(i) for i in range(network.num_inputs)]
+    ports += [network.get_output(i) for i in range(network.num_outputs)]
+    return Layers(counts, {port.name: port.dtype.name for port in ports})
+
+
+def _parsed(trt: Any, source: Path, precision: str) -> tuple[Any, Any]:
+    """Return a builder and the strongly typed network of a model in a precision; both live as long as the network."""
+    model = retyped(onnx.load(str(source)), precision)
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # later releases know no other networks
+    network = builder.create_network(0 if typed is None else 1 << int(typed))
+    parser = trt.OnnxParser(network, logger)
+    with tempfile.TemporaryDirectory() as folder:
+        if model.ByteSize() < _LARGEST:
+            good = parser.parse(model.SerializeToString())
+        else:
+            path = Path(folder) / "model.onnx"
+            onnx.save_model(model, str(path), save_as_external_data=True, location="model.data")
+            good = parser.parse_from_file(str(path))
+    if not good:
+        reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise ModelFileError(f"{source}: {trt.__name__} {trt.__version__} cannot read the network: {reasons}")
+    return builder, network
+
+
+def _choose(trt: Any, config: Any, architectures: Sequence[str]) -> tuple[str, ...]:
+    """Set the GPUs that the engine is for, and return their names."""
+    known = getattr(trt, "ComputeCapability", None)
+    if known is None or not architectures:
+        here = _architecture_here()
+        if list(architectures) not in ([], [here]):
+            raise UsageError(f"--arch: {trt.__name__} builds for the GPU that is here ({here or 'none'}); leave it out")
+        if here is None:
+            raise DeviceError("there is no GPU to build for; name one with --arch, which TensorRT-RTX alone can do.")
+        return (here,)
+    names = [name.lower() for name in known.__members__ if re.fullmatch("SM[0-9]+", name)]
+    for name in architectures:
+        if name not in names:
+            raise UsageError(f"--arch {name}: {trt.__name__} {trt.__version__} builds for {', '.join(names)}")
+    config.num_compute_capabilities = len(architectures)
+    for index, name in enumerate(architectures):
+        config.set_compute_capability(getattr(known, name.upper()), index)
+    return tuple(architectures)
+
+
+def _architecture_here() -> str | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm{major}{minor}"
+
+
+class _Timings:
+    """The builder's measurements of kernels, kept between runs in the user's cache."""
+
+    def __init__(self, trt: Any, config: Any) -> None:
+        self.config = config
+        # Without a GPU nothing is measured, and TensorRT-RTX refuses to make a cache.
+        folder = None if _architecture_here() is None else cache_folder("tensorrt")
+        self.path = None if folder is None else folder / f"{trt.__name__}-{trt.__version__}.timings"
+        if self.path is not None:
+            before = self.path.read_bytes() if self.path.exists() else b""
+            cache = config.create_timing_cache(before) or config.create_timing_cache(b"")
+            if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+                self.path = None
+
+    def keep(self) -> None:
+        cache = self.config.get_timing_cache() if self.path is not None else None
+        if self.path is not None and cache is not None:
+            with replacing(self.path) as temporary:
+                temporary.write_bytes(memoryview(cache.serialize()))
+
+
+def _monitor(trt: Any, report: Report) -> Any:
+    """Make what the builder tells its progress to."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = max(num_steps, 1)
+            report(phase_name, 0.0)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            report(phase_name, min(1.0, (step + 1) / self.steps.get(phase_name, 1)))
+            return True
+
+        def phase_finish(self, phase_name: str) -> None:
+            report(phase_name, 1.0)
+
+    return Monitor()

@@ -1,0 +1,125 @@
+"""Engines of TensorRT-RTX, which builds without a GPU; what cannot be built is said."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from i2sb_export import tensorrt
+from i2sb_export.tensorrt import build_engine, layers_of, parse_shapes
+from i2sb_rt import models
+from i2sb_rt.cli import main
+from i2sb_rt.engines.engine_file import Profile, load_engine, note_of, require_source
+from i2sb_rt.errors import DeviceError, ModelFileError, UsageError
+from i2sb_rt.model_file import read_info
+
+Exported = Any
+rtx = pytest.mark.skipif(tensorrt.library().__name__ != "tensorrt_rtx", reason="needs TensorRT-RTX")
+
+
+@rtx
+@pytest.mark.parametrize(("precision", "kind"), [("fp32", "FLOAT"), ("fp16", "HALF"), ("bf16", "BF16")])
+def test_a_parsed_network_computes_in_the_types_asked_for(exported: Exported, precision: str, kind: str) -> None:
+    layers = layers_of(exported.path, precision)
+    assert {found for (layer, found) in layers.counts if layer == "CONVOLUTION"} == {kind}
+    assert {found for (layer, found) in layers.counts if layer == "REDUCE"} == {"FLOAT"}
+    assert layers.ports == {"x": "FLOAT", "t": "FLOAT", "out": "FLOAT"}
+
+
+@rtx
+def test_the_jpeg_model_becomes_an_engine_for_two_gpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "jpeg.engine"
+    options = ["--shapes", "64:512:1024", "--arch", "sm89,sm120", "--precision", "fp16"]
+    assert main(["export", "jpeg", "-o", str(target), *options]) == 0
+    told = capsys.readouterr().out
+    assert "sm89, sm120, 1x64x64, 1x512x512, 1x1024x1024 pixels" in told
+    assert "35 in HALF" in told
+    assert "not run here" in told
+    version = tensorrt.library().__version__
+    about, data = load_engine(target, "tensorrt_rtx", version, "sm120")
+    assert (about.info, about.precision) == (read_info(models.find("jpeg")), "fp16")
+    assert about.profile == Profile(min=(1, 64, 64), opt=(1, 512, 512), max=(1, 1024, 1024))
+    assert len(data) == target.stat().st_size
+    require_source(target, about, models.find("jpeg"))
+    with pytest.raises(ModelFileError, match="it is stale, build it again"):
+        require_source(target, about, models.find("sr4x"))
+    with pytest.raises(DeviceError, match="was built for sm89, sm120, but this GPU is sm90"):
+        load_engine(target, "tensorrt_rtx", version, "sm90")
+
+
+@rtx
+def test_progress_is_told(exported: Exported, tmp_path: Path) -> None:
+    told: list[tuple[str, float]] = []
+    build_engine(exported.path, tmp_path / "m.engine", "fp16", "16:32:32", ["sm89"], lambda *x: told.append(x))
+    assert all(0 <= share <= 1 for _, share in told)
+    assert len({phase for phase, _ in told}) > 3
+    assert told[-1][1] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "profile"),
+    [
+        ("64:512:1024", [(1, 64, 64), (1, 512, 512), (1, 1024, 1024)]),
+        ("64x128:2x64x128:4x128x256", [(1, 64, 128), (2, 64, 128), (4, 128, 256)]),
+        ("8x256x256", [(8, 256, 256)] * 3),
+        (None, [(1, 32, 32), (1, 768, 768), (1, 768, 768)]),
+    ],
+)
+def test_shapes_are_read(text: str | None, profile: list[tuple[int, int, int]]) -> None:
+    read = parse_shapes(text, read_info(models.find("jpeg")))
+    assert [read.min, read.opt, read.max] == profile
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--shapes", "64:32:128"], "each number of MIN is at most"),
+        (["--shapes", "64:128"], "is MIN:OPT:MAX"),
+        (["--shapes", "0"], "'0' is not a side"),
+        (["--shapes", "60"], "multiples of 8, at least 32"),
+        (["--shapes", "8"], "multiples of 8, at least 32"),
+        (["--arch", "sm90"], "--arch sm90: tensorrt_rtx"),
+        (["--arch", "turing"], "builds for sm"),
+        ([], "there is no GPU to build for; name one with --arch"),
+    ],
+)
+def test_what_cannot_be_built_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    if not options and tensorrt._architecture_here() is not None:
+        pytest.skip("there is a GPU")
+    assert main(["export", "jpeg", "-o", str(tmp_path / "m.engine"), *options]) in (2, 6)
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_no_engine_s_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "jpeg", "--to", "tensorrt", "-o", str(tmp_path / "m.plan"), "--arch", "sm89"]) == 2
+    assert "the name of an engine ends in .engine" in capsys.readouterr().err
+
+
+def test_a_machine_without_tensorrt_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in tensorrt.MODULES:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DeviceError, match=r"pip install 'i2sb-rt\[tensorrt\]'"):
+        build_engine(models.find("jpeg"), tmp_path / "m.engine", architectures=["sm89"])
+
+
+@rtx
+def test_a_model_of_one_size_has_one_shape(exported: Exported, tmp_path: Path) -> None:
+    info = read_info(exported.path)
+    fixed = type(info)(**{**vars(info), "minimum": 64, "tile": 64, "overlap": 16})
+    assert parse_shapes(None, fixed).min == (1, 64, 64)
+    with pytest.raises(UsageError, match="takes 64 x 64 pixels and no other size"):
+        parse_shapes("64:64:128", fixed)
+
+
+@rtx
+def test_a_note_says_all_that_the_model_file_says(exported: Exported, tmp_path: Path) -> None:
+    target = tmp_path / "m.engine"
+    about = build_engine(exported.path, target, "fp32", "16:32:32", ["sm89"])
+    facts = json.loads(note_of(target).read_text())
+    assert facts["info"] == read_info(exported.path).to_metadata()
+    assert about.info == read_info(exported.path)
