@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from i2sb_rt.model_info import PREFIX
 from i2sb_rt.model_info import ModelInfo as ModelInfo
 
 Weights = Mapping[str, NDArray[Any]]
-
-UNFINISHED: Final = ".*.part"
-"""The names of files that `replacing` has not finished: one that is killed leaves its own behind."""
 
 
 def weights_sha256(weights: Weights) -> str:
@@ -113,15 +110,14 @@ def save_safetensors(path: str | os.PathLike[str], weights: Weights, info: Model
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], prefix: str = ".") -> Iterator[Path]:
     """Yield a new file's path in the folder of `path`; on success it is flushed to disk and takes the place of `path`.
 
-    On any failure the new file is removed and `path` stays as it was. Raises OSError where the folder is not writable.
+    On any failure the new file is removed and `path` stays as it was; only a process that is killed leaves it behind,
+    as PREFIX*.part. Raises OSError where the folder is not writable.
     """
     target = Path(path)
-    temporary = target.with_name(
-        UNFINISHED.replace("*", secrets.token_hex(8))
-    )  # short, as the target's name may be of any length
+    temporary = target.with_name(f"{prefix}{secrets.token_hex(8)}.part")  # short, as the target's may be of any length
     try:
         temporary.touch(exist_ok=False)
         yield temporary

@@ -19,6 +19,8 @@ def noisy(operator: Operator, name: str, level: float) -> Operator:
 
     The noise is that of the image's seed. Raises UsageError where the operator makes holes or loses resolution.
     """
+    if "+noise" in operator.name:
+        raise UsageError(f"{name}: noise is added once; two of the same seed would be one that is stronger")
     if operator.hole is not None or operator.reduce is not None:
         raise UsageError(f"{name}: noise is added to pictures of full size without holes, which {operator.name} is not")
 

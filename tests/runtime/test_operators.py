@@ -430,6 +430,7 @@ def test_noise_is_as_strong_as_its_name_says_and_of_its_seed() -> None:
         ("gaussian-x", "there is no operator"),
         ("jpeg-10+noise-1.5", "there is no operator"),
         ("rain+noise-0.1", "no operator 'rain'"),
+        ("gaussian-2+noise-0.1+noise-0.1", "noise is added once"),
         ("sr4x-pool+noise-0.1", "full size without holes, which sr4x-pool is not"),
         ("inpaint-center+noise-0.1", "full size without holes, which inpaint-center is not"),
     ],

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from i2sb_rt.model_file import UNFINISHED
 from i2sb_train import checkpoint
 from i2sb_train.loop import Pictures, Trainer
 from i2sb_train.progress import Progress
@@ -37,14 +36,14 @@ def train(out: Path, steps: int) -> None:
 
 
 def last_step(out: Path) -> int:
-    path = checkpoint.latest(out)
-    return 0 if path is None else int(path.stem.split("-")[1])
+    found = checkpoint.checkpoints(out)
+    return int(found[-1].stem.split("-")[1]) if found else 0
 
 
 def main(out: Path, kills: int, steps: int) -> None:
     rng, torn = np.random.default_rng(0), 0
     for number in range(kills):
-        for path in out.glob(UNFINISHED):
+        for path in out.glob(checkpoint.UNFINISHED):
             path.unlink()
         wanted, moment = last_step(out) + rng.integers(3), rng.uniform(0, 0.05)
         child = os.fork()
@@ -52,7 +51,7 @@ def main(out: Path, kills: int, steps: int) -> None:
             train(out, steps)
             os._exit(0)
         reached = False
-        while not (reached and (number % 2 == 0 or any(out.glob(UNFINISHED)))):
+        while not (reached and (number % 2 == 0 or any(out.glob(checkpoint.UNFINISHED)))):
             if os.waitpid(child, os.WNOHANG) != (0, 0):
                 sys.exit(f"run {number} ended before it was killed")
             if not reached and last_step(out) >= wanted:
@@ -60,7 +59,7 @@ def main(out: Path, kills: int, steps: int) -> None:
                 reached = True
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        torn += any(out.glob(UNFINISHED))
+        torn += any(out.glob(checkpoint.UNFINISHED))
     train(out, steps)
     print(torn)
 

@@ -10,7 +10,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from i2sb_rt.model_file import UNFINISHED
 from i2sb_train import checkpoint
 from i2sb_train.checkpoint import CheckpointError, State, load_state, save_state
 from i2sb_train.loop import Pictures, Trainer, new_state
@@ -72,15 +71,17 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (5, 100, 20, 3):
         checkpoint.checkpoint_path(tmp_path, step).touch()
     (tmp_path / "step-final.safetensors").touch()
-    (tmp_path / ".0123456789abcdef.part").touch()  # what a write leaves that was killed
+    (tmp_path / ".another.part").touch()  # somebody else's
+    (tmp_path / ".step-0123456789abcdef.part").touch()  # what a write leaves that was killed
     checkpoint.prune(tmp_path, 2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".another.part",
         "step-00000020.safetensors",
         "step-00000100.safetensors",
         "step-final.safetensors",
     ]
-    assert checkpoint.latest(tmp_path) == checkpoint.checkpoint_path(tmp_path, 100)
-    assert checkpoint.latest(tmp_path / "none") is None
+    assert checkpoint.checkpoints(tmp_path)[-1] == checkpoint.checkpoint_path(tmp_path, 100)
+    assert checkpoint.checkpoints(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(tmp_path: Path, kills: 
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         assert run.returncode == 0, run.stderr
         assert int(run.stdout) >= times // 2
-        assert not list((tmp_path / name).glob(UNFINISHED))
+        assert not list((tmp_path / name).glob(checkpoint.UNFINISHED))
         with safe_open(checkpoint.checkpoint_path(tmp_path / name, steps), "pt") as file:
             tensors.append({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 (not a dict)
             metadata.append(file.metadata())

@@ -55,8 +55,7 @@ def test_three_steps_and_three_more_are_six(make_recipe: MakeRecipe, tmp_path: P
     six = make_recipe(train={"steps": 6, "decay": 2}, **task)
     whole = trained(six, tmp_path / "whole")
     trained(make_recipe(train={"steps": 3, "decay": 0}, **task), tmp_path / "parts")
-    start = checkpoint.latest(tmp_path / "parts")
-    assert start is not None
+    start = checkpoint.checkpoints(tmp_path / "parts")[-1]
     resumed = trained(six, tmp_path / "parts", start)
     assert_same(whole, resumed)
     a, b = (load_file(checkpoint.checkpoint_path(tmp_path / part, 6)) for part in ("whole", "parts"))
@@ -169,7 +168,7 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(make_recipe: Mak
     run.step = interrupted  # type: ignore[method-assign]
     with Progress(0, 60, 1000) as progress:
         assert not run.run(progress)
-    assert checkpoint.latest(tmp_path) == checkpoint.checkpoint_path(tmp_path, 2)
+    assert checkpoint.checkpoints(tmp_path) == [checkpoint.checkpoint_path(tmp_path, 2)]
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
@@ -235,6 +234,8 @@ def test_fp16_scales_its_loss_and_leaves_out_what_overflows(make_recipe: MakeRec
     assert np.isfinite(run.step(batch))
     assert torch.equal(run.state.network.get_parameter("out.2.bias"), before)
     assert (run.state.step, run.state.updates, run.state.scaler.get_scale()) == (1, 0, 2.0**39)
+    run.save()
+    checkpoint.load_state(checkpoint.checkpoint_path(tmp_path, 1), trainer(recipe, tmp_path).state, recipe)
     run.state.scaler.load_state_dict({**run.state.scaler.state_dict(), "scale": 2.0**10})
     losses = [run.step(batch) for _ in range(3)]
     exact = trainer(make_recipe(), tmp_path).step(batch)

@@ -23,6 +23,8 @@ from i2sb_train.recipe import Recipe
 
 MakeRecipe = Callable[..., Recipe]
 INTERVAL, BATCH, STEPS = 8, 512, 400
+BETA_MAX = 10.0  # noise as strong as the pictures: with little, x_k and x1 are one, and their weights hard to find
+SCHEDULE = Schedule(interval=INTERVAL, beta_max=BETA_MAX)
 
 
 class PerStep(nn.Module):
@@ -35,27 +37,25 @@ class PerStep(nn.Module):
         self.weight = nn.Parameter(torch.zeros(INTERVAL, channels))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        times = torch.tensor(Schedule(interval=INTERVAL).noise_levels, dtype=t.dtype)
+        times = torch.tensor(SCHEDULE.noise_levels, dtype=t.dtype)
         step = (t[:, None] - times).abs().argmin(dim=1)
         return torch.einsum("bc,bcphw->bphw", self.weight[step], x.unflatten(1, (-1, 3)))
 
 
-def losses(
-    schedule: Schedule, s0: float, s1: float, r: float, ot_ode: bool, cond: bool, weights: NDArray[np.float64] | None
-) -> float:
+def losses(s0: float, s1: float, r: float, ot_ode: bool, cond: bool, weights: NDArray[np.float64] | None) -> float:
     """The mean loss over all steps of linear maps, [N, channels], or without them the least there can be."""
     x0, x1, z = np.array([s0, 0, 0]), np.array([r * s0, s1, 0]), np.array([0, 0, 1])
     found = []
-    for k in range(schedule.interval):
-        x = schedule.mu_x0[k] * x0 + schedule.mu_x1[k] * x1 + (0 if ot_ode else schedule.std_sb[k]) * z
-        target = (x - x0) / schedule.std_fwd[k]
+    for k in range(INTERVAL):
+        x = SCHEDULE.mu_x0[k] * x0 + SCHEDULE.mu_x1[k] * x1 + (0 if ot_ode else SCHEDULE.std_sb[k]) * z
+        target = (x - x0) / SCHEDULE.std_fwd[k]
         seen = np.stack([x, x1] if cond else [x])
         chosen = np.linalg.lstsq(seen.T, target, rcond=None)[0] if weights is None else weights[k]
         found.append(float(np.sum((target - chosen @ seen) ** 2)))
     return float(np.mean(found))
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     s0=st.floats(0.2, 1.0),
     s1=st.floats(0.3, 1.0),
@@ -67,7 +67,7 @@ def test_the_loss_reaches_the_least_there_can_be(
 ) -> None:
     ot_ode, cond = switches
     recipe = make_recipe(
-        bridge={"interval": INTERVAL, "ot_ode": ot_ode, "cond_x1": cond},
+        bridge={"interval": INTERVAL, "beta_max": BETA_MAX, "ot_ode": ot_ode, "cond_x1": cond},
         network={"in_channels": 6 if cond else 3},
         train={"lr": 0.3, "steps": STEPS, "batch": BATCH, "warmup": 0, "decay": 300, "ema": 0.9, "clip": 1e9},
         model={"sampler": "ode" if ot_ode else "sde"},
@@ -84,6 +84,6 @@ def test_the_loss_reaches_the_least_there_can_be(
 
     for _ in range(STEPS):
         trainer.step(batch(BATCH))
-    case = (Schedule(interval=INTERVAL), s0, s1, r, ot_ode, cond)
+    case = (s0, s1, r, ot_ode, cond)
     best = losses(*case, None)
     assert best <= losses(*case, trainer.state.ema["weight"].double().numpy()) < 1.02 * best

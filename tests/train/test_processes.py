@@ -67,6 +67,36 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
         np.testing.assert_allclose(parts[name], weight, rtol=0, atol=1e-7)
 
 
+def test_a_signal_to_one_process_stops_them_all_with_one_checkpoint(tmp_path: Path) -> None:
+    text = (RECIPES / "tiny.toml").read_text().replace("steps = 60", "steps = 100000").replace("= 20\n", "= 2\n")
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(text)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "i2sb_rt.cli", "train", "i2sb", str(recipe), "--out", str(out), "--threads", "1"]
+    command += ["--device", "cpu", "--n-gpu-per-node", "2"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if ": loss" in line:
+            break
+    run.terminate()  # the launcher, which passes it on
+    told, errors = run.communicate(timeout=120)
+    assert run.returncode == 130, errors
+    assert told.count("stopped after step") == 1
+    assert len(list(out.glob("step-*.safetensors"))) == 1
+
+
+def test_a_failure_of_the_leading_process_ends_the_others(tmp_path: Path) -> None:
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "i2sb_rt.cli"]
+    options = ["--out", str(tmp_path / "out"), "--device", "cpu", "--threads", "1", "--finish", "3"]
+    run = subprocess.run(
+        [*two, "train", "i2sb", str(RECIPES / "tiny.toml"), *options], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert "there is no checkpoint to finish" in run.stderr
+    assert "internal error" not in run.stderr
+
+
 def test_a_batch_that_cannot_be_shared_alike_is_refused(make_recipe: object, tmp_path: Path) -> None:
     assert callable(make_recipe)
     with pytest.raises(UsageError, match=r"train\.batch 4 cannot be shared by 3 processes"):

@@ -1,5 +1,9 @@
 """`i2sb-rt train i2sb`: from a recipe to a model file, over a stop, a resumption and a finish."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,10 +111,10 @@ def test_another_schedule_starts_with_the_same_restoration_in_one_call(recipe: P
 
 def test_a_finish_lets_the_rate_fall_and_the_mean_follow() -> None:
     recipe = load_recipe(RECIPES / "jpeg.toml")
-    train = finishing(recipe, Path("step-00001000.safetensors"), 400).train
+    train = finishing(recipe, 1000, 400).train
     assert (train.steps, train.decay, train.ema) == (1400, 400, 0.99)
-    assert finishing(recipe, Path("step-00001000.safetensors"), 0).train.ema == recipe.train.ema
-    assert finishing(recipe, Path("step-00001000.safetensors"), 2).train.ema == recipe.train.ema
+    assert finishing(recipe, 1000, 0).train.ema == recipe.train.ema
+    assert finishing(recipe, 1000, 2).train.ema == recipe.train.ema
 
 
 def test_mistakes_are_sentences(recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -130,3 +134,103 @@ def test_mistakes_are_sentences(recipe: Path, tmp_path: Path, capfd: pytest.Capt
 def test_the_photos_can_lie_elsewhere(recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
     assert train(recipe, tmp_path / "out", "--data", str(tmp_path / "elsewhere"), "--steps", "1") == 0
+
+
+def test_an_older_checkpoint_is_gone_on_from_and_later_ones_are_set_aside(recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    often = recipe.with_name("often.toml")
+    often.write_text(recipe.read_text().replace("[train]", "[train]\nsave_minutes = 0\nkeep = 2"))
+    assert train(often, out) == 0
+    older = out / "step-00000003.safetensors"
+    assert train(often, out, "--resume", str(older), "--steps", "5") == 0
+    assert sorted(path.name for path in out.glob("step-*")) == [
+        "step-00000004.safetensors",
+        "step-00000004.safetensors.abandoned",
+        "step-00000005.safetensors",
+    ]
+
+
+def test_checkpoints_of_another_run_are_not_mixed_with_those_that_are_there(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train(recipe, first, "--steps", "1") == 0
+    assert train(recipe, second, "--steps", "2") == 0
+    assert train(recipe, second, "--steps", "3", "--ckpt", str(first)) == 2
+    assert "already holds checkpoints" in capfd.readouterr().err
+    assert train(recipe, tmp_path / "third", "--steps", "2", "--ckpt", str(first)) == 0
+    assert train(recipe, first, "--steps", "2", "--ckpt", str(first)) == 0
+    assert train(recipe, tmp_path / "fourth", "--ckpt", str(tmp_path / "photos")) == 2
+    assert "holds no checkpoints" in capfd.readouterr().err
+
+
+def test_a_picture_that_cannot_be_read_is_told_in_one_line_and_nothing_is_lost(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = recipe.with_name("broken.toml")
+    text = (
+        recipe.read_text()
+        .replace("procedural = 0.5", "procedural = 0.0\nmemory = 0")
+        .replace("workers = 0", "workers = 1")
+    )
+    broken.write_text(text)
+    out = tmp_path / "out"
+    assert train(broken, out, "--steps", "1") == 0
+    for name in ("p1.png", "p2.png"):
+        (tmp_path / "photos" / name).write_bytes(b"no picture")
+    assert train(broken, out, "--resume", "--steps", "4") == 2
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1
+    assert "cannot be read as a picture" in told
+    assert (out / "step-00000001.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--device", "cuda"], "there is no GPU number 0"),
+        (["--device", "cuda", "--gpu", "3"], "there is no GPU number 3"),
+        (["--device", "cpu", "--gpu", "0"], "--gpu is for a run of one process on a GPU"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_said(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert train(recipe, tmp_path / "out", *options) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_a_recipe_without_a_table_is_refused_by_its_name(
+    recipe: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bare = recipe.with_name("bare.toml")
+    bare.write_text('[model]\nname = "a"\n')
+    for options in ([], ["--cond-x1", "--ot-ode", "--use-fp16", "--image-size", "32", "--corrupt", "jpeg-10"]):
+        assert train(bare, tmp_path / "out", *options) == 2
+        assert "missing key" in capfd.readouterr().err
+
+
+def test_resume_before_the_recipe_does_not_swallow_it(recipe: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "out"), "--steps", "1", "--threads", "1"]
+    assert main(["train", "i2sb", *out, "--resume", str(recipe)]) == 0
+    assert (tmp_path / "out" / "tiny.safetensors").is_file()
+
+
+def test_sigterm_to_all_processes_of_a_run_leaves_a_checkpoint(recipe: Path, tmp_path: Path) -> None:
+    """As a batch system or torchrun sends it: to the workers that load data too."""
+    text = recipe.read_text().replace("steps = 4", "steps = 100000").replace("workers = 0", "workers = 1")
+    recipe.write_text(text.replace("\nevery = 2", "\nevery = 0"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "i2sb_rt.cli", "train", "i2sb", str(recipe), "--out", str(out), "--threads", "1"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if ": loss" in line:
+            break
+    os.killpg(run.pid, signal.SIGTERM)
+    told, errors = run.communicate(timeout=60)
+    assert (run.returncode, errors) == (130, "")
+    assert "stopped after step" in told
+    assert len(list(out.glob("step-*.safetensors"))) == 1

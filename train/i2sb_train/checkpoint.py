@@ -15,16 +15,18 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from i2sb_rt.errors import UsageError
-from i2sb_rt.model_file import UNFINISHED, replacing
+from i2sb_rt.model_file import replacing
 from i2sb_train.processes import Processes
 from i2sb_train.recipe import Recipe
 
 FORMAT = "i2sb-train-1"
 MOMENTS = ("exp_avg", "exp_avg_sq")
+UNFINISHED = ".step-*.part"
+"""The names of checkpoints whose writing was killed."""
 
 
 class CheckpointError(UsageError):
@@ -67,9 +69,8 @@ def save_state(path: Path, state: State, recipe: Recipe) -> None:
     for name, parameter in state.network.named_parameters():
         tensors[f"model/{name}"] = parameter.detach()
         tensors[f"ema/{name}"] = state.ema[name]
-        for key, moment in state.optimizer.state.get(parameter, {}).items():
-            if key in MOMENTS:
-                tensors[f"adam/{key}/{name}"] = moment
+        moments = state.optimizer.state.get(parameter, {}) if state.updates else {}
+        tensors |= {f"adam/{key}/{name}": moments[key] for key in MOMENTS if key in moments}
     flat = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {
         "format": FORMAT,
@@ -79,8 +80,8 @@ def save_state(path: Path, state: State, recipe: Recipe) -> None:
         "recipe": json.dumps(dataclasses.asdict(recipe), sort_keys=True),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(flat, metadata=metadata))
+    with replacing(path, UNFINISHED.partition("*")[0]) as temporary:
+        save_file(flat, temporary, metadata=metadata)
 
 
 def load_state(path: Path, state: State, recipe: Recipe) -> None:
@@ -146,10 +147,20 @@ def _take(tensors: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Te
     return tensor
 
 
-def latest(folder: Path) -> Path | None:
-    """Find the checkpoint of the highest step in a folder, or None."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
+def step_of(path: Path) -> int:
+    """Tell the step of a checkpoint. Raises CheckpointError where that cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return int((file.metadata() or {})["step"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error}).", damaged=True) from error
+
+
+def set_aside(folder: Path, step: int) -> None:
+    """Rename the checkpoints of a folder that lie beyond a step, where a run begins that takes another way from it."""
+    for path in checkpoints(folder):
+        if path > checkpoint_path(folder, step):
+            path.replace(path.with_name(path.name + ".abandoned"))
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -166,4 +177,4 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 def prune(folder: Path, keep: int) -> None:
     """Remove all checkpoints of a folder but the last `keep`, and what writes have left that were killed."""
     for path in [*checkpoints(folder)[:-keep], *folder.glob(UNFINISHED)]:
-        path.unlink()
+        path.unlink(missing_ok=True)

@@ -62,6 +62,8 @@ def recipe(args: argparse.Namespace) -> Recipe:
     from i2sb_train.recipe import RecipeError
     from i2sb_train.recipe_file import read_tables, recipe_from
 
+    if args.recipe is None and (args.resume or "").endswith(".toml"):  # `--resume RECIPE` takes it for a checkpoint
+        args.recipe, args.resume = Path(args.resume), "auto"
     if args.steps is not None and args.steps < 1:
         raise RecipeError(f"--steps must be above 0, not {args.steps}.")
     args.num_itr = args.num_itr if args.steps is None else args.steps

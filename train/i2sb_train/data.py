@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from i2sb_rt import noise
+from i2sb_rt.errors import I2SBError
 from i2sb_rt.parallel import cores
 from i2sb_train import recipe
 from i2sb_train.degrade import margin, training_sample
@@ -42,9 +44,9 @@ class Sample(NamedTuple):
     mask: Tensor | None = None
     cond: Tensor | None = None
 
-    def part(self, indices: Tensor) -> Sample:
-        """Take some samples of a batch."""
-        taken: Any = (None if tensor is None else tensor[indices] for tensor in self)
+    def part(self, first: int, last: int) -> Sample:
+        """Take the samples first to last - 1 of a batch, which share its memory."""
+        taken: Any = (None if tensor is None else tensor[first:last] for tensor in self)
         return Sample(*taken)
 
 
@@ -146,23 +148,48 @@ def augment(regions: Picture, data: recipe.Data, rng: np.random.Generator) -> Pi
     return tuple(changed(region) for region in regions)
 
 
-def batches(samples: Samples, first: int, last: int, rank: int = 0, count: int = 1) -> DataLoader[Sample]:
+def batches(
+    samples: Samples, first: int, last: int, rank: int = 0, count: int = 1, pin: bool = False
+) -> Iterator[Sample]:
     """Load the batches of steps first to last - 1, or the share in them of process `rank` of `count`.
 
-    Step s holds the samples s * batch up to (s + 1) * batch - 1, each process an equal run of them.
+    Step s holds the samples s * batch up to (s + 1) * batch - 1, each process an equal run of them. pin: into memory
+    that a GPU can copy from by itself. Raises what a sample raises, with its own words.
     """
     batch, workers = samples.recipe.train.batch, min(samples.recipe.data.workers, cores())
     share = batch // count
     starts = range(first * batch + rank * share, last * batch, batch)
-    return DataLoader(
-        samples,
+    loader: DataLoader[Sample | I2SBError] = DataLoader(
+        _Guarded(samples),
         batch_sampler=(list(range(start, start + share)) for start in starts),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_or_error,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_one_thread if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_begin_worker if workers else None,
+        pin_memory=pin,
     )
+    for batch in loader:
+        if isinstance(batch, I2SBError):
+            raise batch
+        yield batch
+
+
+class _Guarded(Dataset["Sample | I2SBError"]):
+    """Samples, with an error as the value where one cannot be had: raised in a worker it would lose its words."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> Sample | I2SBError:
+        try:
+            return self.samples[index]
+        except I2SBError as error:
+            return error
+
+
+def _collate_or_error(samples: Sequence[Sample | I2SBError]) -> Sample | I2SBError:
+    good = [sample for sample in samples if isinstance(sample, Sample)]
+    return collate(good) if len(good) == len(samples) else next(s for s in samples if isinstance(s, I2SBError))
 
 
 def collate(samples: Sequence[Sample]) -> Sample:
@@ -172,8 +199,11 @@ def collate(samples: Sequence[Sample]) -> Sample:
     return Sample(*stacked)
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    """Leave signals to the training process, which ends its workers when it has saved its state."""
     torch.set_num_threads(1)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 def _tensor(pixels: NDArray[Any]) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ from i2sb_train.checkpoint import State
 from i2sb_train.data import Sample, Samples, batches, to_signal
 from i2sb_train.degrade import damages
 from i2sb_train.i2sb import Bridge, elements, errors
-from i2sb_train.processes import ALONE, Processes
+from i2sb_train.processes import ALONE, FollowingError, Processes
 from i2sb_train.progress import Progress
 from i2sb_train.recipe import Recipe, Train
 from i2sb_train.sources import Picture, Stored, find, split_holdout
@@ -45,13 +47,20 @@ class Pictures:
 
     train: Sequence[Picture]
     held_out: Sequence[Picture]
+    names: Sequence[str] = ()
+
+    def fingerprint(self) -> int:
+        """Make a number of 32 bits of the pictures' names: another for others, or in another order."""
+        return zlib.crc32("\0".join(self.names).encode())
 
     @classmethod
     def read(cls, recipe: Recipe, folders: Sequence[Path], damaged: Sequence[Path] = ()) -> Pictures:
         """Find all pictures a recipe speaks of in the given folders, and decode as many as data.memory holds."""
         kept, held = split_holdout(find(recipe, folders, damaged), recipe.data.holdout)
         factor = recipe.degradation.factor
-        return cls(Stored(kept, factor, recipe.data.memory << 20), Stored(held, factor))
+        memory = (recipe.data.memory << 20) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        names = [f"{place.path.name}:{place.member}" for places in kept for place in places]
+        return cls(Stored(kept, factor, memory), Stored(held, factor), names)
 
 
 def learning_rate(step: int, train: Train) -> float:
@@ -130,40 +139,62 @@ class Trainer:
         if self.processes.count == 1:
             return network
         places = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, places, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(network, places, gradient_as_bucket_view=True)
 
     def run(self, progress: Progress) -> bool:
         """Train up to the recipe's steps; False if a signal ended the run before (its checkpoint is written)."""
         train, state, processes = self.recipe.train, self.state, self.processes
         saved = time.monotonic()
+        pin = self.device.type == "cuda"
         with _stop_on_signals(self._signal):
-            loader = iter(batches(self.samples, state.step, train.steps, processes.rank, processes.count))
-            while state.step < train.steps:
+            loader = batches(self.samples, state.step, train.steps, processes.rank, processes.count, pin)
+            while state.step < train.steps and not self.stopping:
                 began = time.monotonic()
-                batch = next(loader)
+                batch = self._next(loader)
                 progress.waited(time.monotonic() - began)
                 loss = self.step(batch)
                 progress.step(state.step, loss)
                 if not processes.leads:
-                    if self.stopping:
-                        return False
                     continue
                 self.watch.step(state.step, loss, learning_rate(state.step - 1, train))
                 every = self.recipe.validation.every
                 if every and (state.step % every == 0 or state.step == train.steps) and self.held_out:
-                    scores = self.scores()
-                    progress.line(f"step {state.step}: held out, " + ", ".join(str(score) for score in scores))
-                    self.watch.scores(state.step, scores)
-                    self._show()
-                if self.stopping or time.monotonic() - saved > 60 * train.save_minutes:
+                    self._score(progress)
+                if time.monotonic() - saved > 60 * train.save_minutes:
                     self.save()
                     saved = time.monotonic()
-                if self.stopping:
-                    progress.line(f"stopped after step {state.step}; --resume goes on from there.")
-                    return False
-        if processes.leads:
+        self._save_together()
+        if state.step == train.steps:
+            return True
+        progress.line(f"stopped after step {state.step}; --resume goes on from there.")
+        return False
+
+    def _next(self, loader: Iterator[Sample]) -> Sample:
+        """Return the next batch; where one process has none, all save what they have and fail."""
+        error: Exception | None = None
+        batch: Sample | None = None
+        try:
+            batch = next(loader)
+        except Exception as caught:
+            error = caught
+        failures = torch.tensor(error is not None, dtype=torch.int64, device=self.device)
+        if self.processes.sum(failures).item():
+            self._save_together()
+            raise error or FollowingError("another process had no batch to train on, and said why.")
+        assert batch is not None
+        return batch
+
+    def _save_together(self) -> None:
+        """Let the leading process save while the others wait: a launcher ends them all as soon as one ends."""
+        if self.processes.leads:
             self.save()
-        return True
+        self.processes.meet()
+
+    def _score(self, progress: Progress) -> None:
+        scores = self.scores()
+        progress.line(f"step {self.state.step}: held out, " + ", ".join(str(score) for score in scores))
+        self.watch.scores(self.state.step, scores)
+        self._show()
 
     def step(self, batch: Sample) -> float:
         """Take one optimiser step on this process's share of a batch; return the mean loss over all of it.
@@ -177,15 +208,16 @@ class Trainer:
         counts = elements(batch.clean, batch.mask).to(self.device)
         count = processes.sum(counts.sum())
         found = torch.zeros(2, dtype=torch.float64, device=self.device)
-        parts = torch.split(torch.arange(len(batch.clean)), train.micro or len(batch.clean))
-        for i, part in enumerate(parts):
-            last = i == len(parts) - 1
+        whole = len(batch.clean)
+        for first in range(0, whole, train.micro or whole):
+            part = batch.part(first, first + (train.micro or whole))
+            last = first + len(part.clean) == whole
             with nullcontext() if last or processes.count == 1 else self._parallel.no_sync():  # type: ignore[operator]
-                sums = self._errors(batch.part(part))
+                sums = self._errors(part)
                 loss = sums.sum() / count
                 # What the processes have is averaged, so each is to give its part of the sum that many times.
                 state.scaler.scale(loss * processes.count).backward()  # type: ignore[no-untyped-call]
-            self.watch.errors(batch.step[part], sums.detach() / counts[part.to(counts.device)])
+            self.watch.errors(part.step, sums.detach() / counts[first : first + len(part.clean)])
             found[0] += loss.detach()
         found[1] = self._signalled
         total, signals = map(float, processes.sum(found))

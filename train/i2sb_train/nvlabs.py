@@ -66,7 +66,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num-proc-node", type=int, metavar="N", default=1, help="how many machines take part")
     group.add_argument("--node-rank", type=int, metavar="N", default=0, help="which of them this is")
     group.add_argument("--master-address", metavar="HOST", default="localhost", help="the first of them")
-    group.add_argument("--port", type=int, metavar="N", default=6020, help="where it listens")
+    group.add_argument(
+        "--port", type=int, metavar="N", help="where it listens (default: on one machine any, else 6020)"
+    )
     group.add_argument("--wandb-user", metavar="NAME", help="whose project Weights & Biases puts the run into")
     group.add_argument("--wandb-api-key", help=argparse.SUPPRESS)
 
@@ -101,15 +103,16 @@ def apply(tables: dict[str, Any], args: argparse.Namespace) -> None:
             tables.setdefault(table, {})[name] = value
     if args.corrupt is not None:
         tables["degradation"] = {"kind": "nvlabs", "operators": [args.corrupt]}
-        tables["model"]["task"] = args.corrupt.replace(":", "-").replace(",", "-")
+        tables.setdefault("model", {})["task"] = args.corrupt.replace(":", "-").replace(",", "-")
     if args.cond_x1:
-        tables["network"]["in_channels"] = 2 * tables["network"]["out_channels"]
+        network = tables.setdefault("network", {})
+        network["in_channels"] = 2 * network.get("out_channels", 3)
     if args.image_size is not None:
-        tables["network"]["image_size"] = args.image_size
+        tables.setdefault("network", {})["image_size"] = args.image_size
     if args.use_fp16:
-        tables["train"]["precision"] = "fp16"
-    if tables["bridge"].get("ot_ode"):
-        tables["model"]["sampler"] = "ode"
+        tables.setdefault("train", {})["precision"] = "fp16"
+    if args.ot_ode:
+        tables.setdefault("model", {})["sampler"] = "ode"
 
 
 def launch(args: argparse.Namespace) -> int | None:
@@ -117,15 +120,20 @@ def launch(args: argparse.Namespace) -> int | None:
     if args.n_gpu_per_node * args.num_proc_node == 1 or "LOCAL_RANK" in os.environ:
         return None
     from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    where = ["--standalone"]
+    if args.num_proc_node > 1 or args.port is not None:
+        where = [
+            f"--nnodes={args.num_proc_node}", f"--node-rank={args.node_rank}",
+            f"--master-addr={args.master_address}", f"--master-port={args.port or 6020}",
+        ]  # fmt: skip
     try:
-        torchrun.main([
-            f"--nproc-per-node={args.n_gpu_per_node}", f"--nnodes={args.num_proc_node}",
-            f"--node-rank={args.node_rank}", f"--master-addr={args.master_address}", f"--master-port={args.port}",
-            "-m", "i2sb_rt.cli", *sys.argv[1:],
-        ])  # fmt: skip
+        torchrun.main([f"--nproc-per-node={args.n_gpu_per_node}", *where, "-m", "i2sb_rt.cli", *sys.argv[1:]])
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    except SignalException:  # every process has saved its state
+        return 130
     return 0

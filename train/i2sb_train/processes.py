@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from i2sb_rt.errors import UsageError
+from i2sb_rt.errors import I2SBError, UsageError
+
+# How long processes wait for one that scores, reads or writes alone.
+PATIENCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
@@ -41,36 +45,68 @@ class Processes:
 
     def share_number(self, number: int) -> int:
         """Give every process the leading one's number."""
+        if self.count == 1:
+            return number
         held = torch.tensor(number, device=self.device)
         self.share([held])
         return int(held.item())
+
+    def meet(self) -> None:
+        """Wait until every process has come here."""
+        self.share_number(0)
+
+    def led(self, work: Callable[[], int]) -> int:
+        """Let the leading process alone do some work, and give every process its number.
+
+        Whatever it raises ends them all: there with that error, elsewhere with a FollowingError.
+        """
+        number, error = 0, None
+        if self.leads:
+            try:
+                number = work()
+            except Exception as caught:
+                error = caught
+        if self.share_number(error is not None):
+            raise error or FollowingError("the leading process has failed, and said why.")
+        return self.share_number(number)
+
+    def require_equal(self, number: int, what: str) -> None:
+        """Raise UsageError, everywhere, unless every process has the same number of 63 bits."""
+        differs = torch.tensor(self.share_number(number) != number, dtype=torch.int64, device=self.device)
+        if self.sum(differs).item():
+            raise UsageError(f"the processes of this run do not see the same {what}.")
+
+
+class FollowingError(I2SBError):
+    """Another process of the run has failed."""
 
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 @contextmanager
-def processes(device: str) -> Iterator[Processes]:
+def processes(device: str = "auto", gpu: int | None = None) -> Iterator[Processes]:
     """Join the run that `torchrun` set up in the environment, or run alone; leave it at the end.
 
-    device: "auto", "cpu", or "cuda", of which each process of a machine takes its own. Raises UsageError where there
-    are more processes than GPUs.
+    device: "auto", "cpu", or "cuda", of which each process of a machine takes its own; gpu: the number of one, for a
+    run of one process. Raises UsageError for a GPU that is not there.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        yield Processes(0, 1, torch.device(kind))
-        return
+    if gpu is not None and (kind != "cuda" or count > 1):
+        raise UsageError("--gpu is for a run of one process on a GPU; torchrun gives each process its own.")
     place = torch.device(kind)
     if kind == "cuda":
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
-            raise UsageError(
-                f"process {local} of this machine has no GPU of its own; there are {torch.cuda.device_count()}."
-            )
-        place = torch.device("cuda", local)
+        number = int(os.environ["LOCAL_RANK"]) if count > 1 else gpu or 0
+        there = torch.cuda.device_count()
+        if number >= there:
+            raise UsageError(f"there is no GPU number {number} for this process: PyTorch finds {there}.")
+        place = torch.device("cuda", number)
         torch.cuda.set_device(place)
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo")
+    if count == 1:
+        yield Processes(0, 1, place)
+        return
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), place)
     finally:

@@ -33,38 +33,37 @@ def train_i2sb(recipe: Recipe, args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     if args.wandb_user:
         os.environ["WANDB_ENTITY"] = args.wandb_user
-    device = args.device if args.gpu is None else f"cuda:{args.gpu}"
-    with processes(device) as here:
+    with processes(args.device, args.gpu) as here:
         return _train(recipe, args, here)
 
 
 def _train(recipe: Recipe, args: argparse.Namespace, here: Processes) -> int:
     model_info(recipe)
     out: Path = args.out or Path("runs") / recipe.model.name
-    starts = _starts(args, out)
+    starts: list[Path] = []
+
+    def find_starts() -> int:
+        starts.extend(_starts(args, out))
+        return checkpoint.step_of(starts[-1]) if args.finish is not None else 0
+
+    step = here.led(find_starts)
     if args.finish is not None:
-        if not starts:
-            raise UsageError(f"{out}: there is no checkpoint to finish.")
-        start = starts[-1]
-        recipe, out = finishing(recipe, start, args.finish), out / start.stem.replace("step", "finish")
-        starts = (checkpoint.checkpoints(out) if args.resume else []) or [start]
-    elif starts and not args.resume and not args.ckpt and not args.dry_run:
-        raise UsageError(f"{out}: already holds checkpoints; give --resume to go on, or another --out.")
-    watch_folder: Path = args.log_dir or out
-    every, interval = recipe.train.log_every, recipe.bridge.interval
-    watch = watching(args.log_writer if here.leads else "none", watch_folder, recipe.model.name, interval, every)
-    trainer = Trainer(recipe, _pictures(recipe, args), out, here, watch)
-    if here.leads:
-        begin(trainer, starts, args.init or _foreign(args.ckpt))
+        recipe, out = finishing(recipe, step, args.finish), out / f"finish-{step:08d}"
+        starts = (checkpoint.checkpoints(out) if args.resume else []) or starts[-1:]
+    pictures = _pictures(recipe, args)
+    here.require_equal(pictures.fingerprint(), "pictures")
+    writer = args.log_writer if here.leads and not args.dry_run else "none"
+    watch = watching(writer, args.log_dir or out, recipe.model.name, recipe.bridge.interval, recipe.train.log_every)
+    trainer = Trainer(recipe, pictures, out, here, watch)
+    here.led(lambda: begin(trainer, starts, args.init or _foreign(args.ckpt)))
     checkpoint.share_state(trainer.state, here)
     if args.dry_run:
         return probe(trainer)
     with Progress(trainer.state.step, recipe.train.steps, recipe.train.log_every, quiet=not here.leads) as progress:
         count = sum(p.numel() for p in trainer.state.network.parameters())
         many = "" if here.count == 1 else f", {here.count} processes"
-        progress.line(
-            f"{recipe.model.name}: {count} parameters, {len(trainer.samples.pictures)} pictures, {here.device}{many}."
-        )
+        about = f"{count} parameters, {len(trainer.samples.pictures)} pictures, {here.device}{many}"
+        progress.line(f"{recipe.model.name}: {about}.")
         if not trainer.run(progress):
             return 130
         if here.leads:
@@ -84,13 +83,24 @@ def _pictures(recipe: Recipe, args: argparse.Namespace) -> Pictures:
 
 
 def _starts(args: argparse.Namespace, out: Path) -> list[Path]:
-    """List the checkpoints that the arguments let a run go on from, the best last."""
+    """List the checkpoints that the arguments let a run go on from, the best last.
+
+    Raises UsageError where there are none to go on from, or some in the way of a new run.
+    """
+    there = checkpoint.checkpoints(out)
+    found = there if args.resume in (None, "auto") else [Path(args.resume)]
+    goes_on = args.resume is not None
     if args.ckpt and not _foreign(args.ckpt):
-        folder = _found(args.ckpt)
-        return checkpoint.checkpoints(folder) if folder.is_dir() else [folder]
-    if args.resume not in (None, "auto"):
-        return [Path(args.resume)]
-    return checkpoint.checkpoints(out)
+        named = _found(args.ckpt)
+        found = checkpoint.checkpoints(named) if named.is_dir() else [named]
+        goes_on |= out.resolve() in (named.resolve(), named.resolve().parent)
+        if not found:
+            raise UsageError(f"--ckpt {args.ckpt}: {named} holds no checkpoints.")
+    if args.finish is not None and not found:
+        raise UsageError(f"{out}: there is no checkpoint to finish.")
+    if there and not goes_on and args.finish is None and not args.dry_run:
+        raise UsageError(f"{out}: already holds checkpoints; give --resume to go on, or another --out.")
+    return found
 
 
 def _foreign(name: str | None) -> Path | None:
@@ -109,8 +119,11 @@ def _found(name: str) -> Path:
     raise UsageError(f"--ckpt {name}: there is neither {', '.join(map(str, tried[:-1]))} nor {tried[-1]}.")
 
 
-def begin(trainer: Trainer, starts: list[Path], init: Path | None) -> None:
-    """Load the last checkpoint that can be read, or else the weights to begin with."""
+def begin(trainer: Trainer, starts: list[Path], init: Path | None) -> int:
+    """Load the last checkpoint that can be read, or else the weights to begin with; returns the step.
+
+    Checkpoints in the trainer's folder that lie beyond are set aside.
+    """
     for path in reversed(starts):
         try:
             checkpoint.load_state(path, trainer.state, trainer.recipe)
@@ -119,9 +132,12 @@ def begin(trainer: Trainer, starts: list[Path], init: Path | None) -> None:
                 raise
             print(f"{error} Going on from the one before.")
         else:
-            return
-    if init is not None:
-        initialise(trainer, init)
+            break
+    else:
+        if init is not None:
+            initialise(trainer, init)
+    checkpoint.set_aside(trainer.folder, trainer.state.step)
+    return trainer.state.step
 
 
 def initialise(trainer: Trainer, path: Path) -> None:
@@ -168,15 +184,14 @@ def _last_std(bridge: ModelInfo | Bridge) -> float:
     return float(schedule.std_fwd[-1])
 
 
-def finishing(recipe: Recipe, start: Path, extra: int) -> Recipe:
-    """Make the recipe of a branch that ends `extra` steps after a checkpoint, its rate falling all the way.
+def finishing(recipe: Recipe, step: int, extra: int) -> Recipe:
+    """Make the recipe of a branch that ends `extra` steps after a step, its rate falling all the way.
 
     On a branch of 200 steps or more the mean of the weights spans about a quarter of it, so that it follows the fall;
     a shorter one could not replace the mean it starts with.
     """
     if extra < 0:
         raise UsageError(f"--finish must be 0 or more steps, not {extra}.")
-    step = int(start.stem.split("-")[1])
     ema = min(recipe.train.ema, 1 - 4 / extra) if extra >= 200 else recipe.train.ema
     train = dataclasses.replace(recipe.train, steps=step + extra, decay=extra, ema=ema)
     return dataclasses.replace(recipe, train=train)

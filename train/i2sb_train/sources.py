@@ -23,6 +23,7 @@ Pixels = NDArray[np.uint8]
 Picture = tuple[Pixels, ...]
 """A clean picture, uint8 [H, W, 3], alone; or a pair of it and the damaged one, of the same shape."""
 
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
@@ -47,7 +48,7 @@ class Place(NamedTuple):
         try:
             with self.path.open("rb") as file:
                 file.seek(self.offset)
-                with Image.open(io.BytesIO(file.read(self.size))) as image:
+                with Image.open(io.BytesIO(file.read(self.size)), formats=FORMATS) as image:
                     return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
         except (OSError, Image.DecompressionBombError) as error:
             raise UsageError(f"{self}: cannot be read as a picture ({error}).") from error
