@@ -21,9 +21,9 @@ def add_export_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser(
         "export", help="write a model as one ONNX file, or as an engine (needs the extra `export`)"
     )
-    parser.add_argument("model", metavar="MODEL", help=".safetensors to ONNX; a shipped model or .onnx to an engine")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="FILE.onnx or FILE.engine")
-    parser.add_argument("--to", choices=("onnx", "tensorrt"), help="(default: by the ending of FILE)")
+    parser.add_argument("model", metavar="MODEL", help="a model file, to an engine or package also a shipped one")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="FILE.onnx, .engine or .pt2")
+    parser.add_argument("--to", choices=("onnx", "tensorrt", "aoti"), help="(default: by the ending of FILE)")
     onnx = parser.add_argument_group("to ONNX")
     onnx.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of stored weights (default: fp16)")
     onnx.add_argument("--verify", action="store_true", help="then compare the file with PyTorch, as `verify` does")
@@ -36,6 +36,8 @@ def add_export_parser(subparsers: "Subparsers") -> None:
     )
     engine.add_argument("--arch", metavar="SM[,SM...]", help="GPUs to build for, such as sm89 (default: the one here)")
     engine.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    package = parser.add_argument_group("to a package of AOTInductor")
+    package.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it will run (default: cpu)")
     parser.set_defaults(run=_export)
 
 
@@ -49,8 +51,9 @@ def add_verify_parser(subparsers: "Subparsers") -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    to = options.to or ("tensorrt" if options.output.suffix == ".engine" else "onnx")
-    return _to_engine(options) if to == "tensorrt" else _to_onnx(options)
+    endings = {".engine": "tensorrt", ".pt2": "aoti"}
+    ways = {"onnx": _to_onnx, "tensorrt": _to_engine, "aoti": _to_package}
+    return ways[options.to or endings.get(options.output.suffix, "onnx")](options)
 
 
 def _to_onnx(options: argparse.Namespace) -> int:
@@ -81,6 +84,20 @@ def _to_engine(options: argparse.Namespace) -> int:
     checks = verify_typed(source, about.precision)
     print(_as_table(checks))
     print("not run here: the engine itself; compare it on its GPU.")
+    return 0 if all(check.holds for check in checks) else 1
+
+
+def _to_package(options: argparse.Namespace) -> int:
+    """Compile a package, then compare it with PyTorch where it can run; 0 if that holds, else 1."""
+    from i2sb_export.aoti import export_package
+    from i2sb_export.verify import verify_package
+    from i2sb_rt import models
+
+    source = models.find(options.model)
+    info = export_package(source, options.output, options.device)
+    print(f"{options.output}: {info.name}, {options.device}, {options.output.stat().st_size / 2**20:.1f} MiB")
+    checks = verify_package(options.output, source, options.device)
+    print(_as_table(checks))
     return 0 if all(check.holds for check in checks) else 1
 
 

@@ -139,6 +139,32 @@ def verify_typed(exported: Path, precision: str) -> list[Check]:
     return checks
 
 
+def verify_package(package: Path, source: Path, device: str = "cpu") -> list[Check]:
+    """Compare an AOTInductor package with the model file it was made of: metadata, outputs, a restoration.
+
+    The outputs are held against PyTorch with the same weights on a CPU, at several sizes and batches.
+    """
+    import torch
+
+    from i2sb_export.aoti import open_package
+
+    info, network = open_package(package)
+    checks = [_compare_metadata(info, read_info(source))]
+    if not checks[0].holds:
+        return checks
+
+    def predict(x: F32, t: F32) -> F32:
+        with torch.no_grad():
+            out: F32 = network(torch.tensor(x).to(device), torch.tensor(t).to(device)).cpu().numpy()
+        return out
+
+    engine, reference = _core.Engine.callback(predict), _pytorch(source)
+    for case in _cases(info):
+        wanted = _run(reference, case)
+        checks.append(_compare(f"{case.label}, AOTInductor", _run(engine, case), wanted, TOLERANCES[case.kind]))
+    return checks
+
+
 def _compare_types(exported: Path, precision: str) -> Iterator[Check]:
     """Count the layers of the parsed network that compute in another type than they should."""
     wanted = {"fp32": "FLOAT", "fp16": "HALF", "bf16": "BF16"}[precision]
