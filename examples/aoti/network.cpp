@@ -1,6 +1,8 @@
-// Runs the network of an AOTInductor package, without Python: what `i2sb-rt export NAME.safetensors -o NAME.pt2` writes.
+// Runs the network of an AOTInductor package, without Python: what `i2sb-rt export NAME.safetensors -o NAME.pt2`
+// writes.
 //   network NAME.pt2                                         tells what the package says of itself
-//   network NAME.pt2 X.f32 BATCH HEIGHT WIDTH TIME OUT.f32   one call; X and OUT hold raw float32, [batch, channel, row, column]
+//   network NAME.pt2 X.f32 BATCH HEIGHT WIDTH TIME OUT.f32   one call; X and OUT hold raw float32, [batch, channel,
+//   row, column]
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 #include <torch/torch.h>
 

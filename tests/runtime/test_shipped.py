@@ -50,6 +50,13 @@ def test_sr4x_enlarges_a_photo_it_never_saw_better_than_lanczos() -> None:
     assert psnr(clean, load("sr4x").restore(small)) - psnr(clean, lanczos(small, 4)) > 0.5
 
 
+@pytest.mark.parametrize(("task", "gain"), [("gaussian-2+noise-0.01", 1.5), ("blur-uni-exact", 2.0)])
+def test_deblur_sharpens_a_photo_it_never_saw(task: str, gain: float) -> None:
+    clean = np.asarray(Image.open(ROOT / "tests" / "data" / "dog.png"))
+    blurred = to_bytes(operators.get(task)(from_bytes(clean)[None])[0])
+    assert psnr(clean, load("deblur").restore(blurred)) - psnr(clean, blurred) > gain
+
+
 def test_tiles_hardly_change_the_picture() -> None:
     restorer = load("jpeg")
     with Image.open(PHOTO) as image:
