@@ -39,6 +39,7 @@ def test_a_package_holds_network_and_metadata(package: Path, patched: Exported) 
     assert [path.name for path in package.parent.iterdir()] == [package.name]
 
 
+@pytest.mark.slow  # libtorch's headers take half a minute to compile
 def test_a_program_in_cpp_runs_it(package: Path, patched: Exported, tmp_path: Path) -> None:
     cmake = shutil.which("cmake")
     assert cmake is not None
