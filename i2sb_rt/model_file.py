@@ -24,6 +24,12 @@ from i2sb_rt.model_info import ModelInfo as ModelInfo
 Weights = Mapping[str, NDArray[Any]]
 
 
+def file_sha256(path: Path) -> str:
+    """Fingerprint of a whole file, in hexadecimal. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def weights_sha256(weights: Weights) -> str:
     """Fingerprint of parameters as they are stored, in hexadecimal: it does not depend on the file around them.
 

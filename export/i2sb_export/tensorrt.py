@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import re
 import tempfile
@@ -18,7 +17,7 @@ from i2sb_export.typed import retyped
 from i2sb_rt.engines.engine_file import EngineFile, Profile, Shape, read_note, write_engine
 from i2sb_rt.engines.native import cache_folder
 from i2sb_rt.errors import DeviceError, ModelFileError, UsageError
-from i2sb_rt.model_file import ModelInfo, read_info, replacing
+from i2sb_rt.model_file import ModelInfo, file_sha256, read_info, replacing
 
 MODULES: Final = ("tensorrt", "tensorrt_rtx")
 _LARGEST: Final = 2_000_000_000  # bytes of a network that is parsed from memory
@@ -104,8 +103,9 @@ def build_engine(
     if target.suffix != ".engine":
         raise UsageError(f"{target}: the name of an engine ends in .engine.")
     trt = library()
-    info, profile = read_info(source), parse_shapes(shapes, read_info(source))
-    builder, network = _parsed(trt, source, precision)
+    info = read_info(source)
+    profile = parse_shapes(shapes, info)
+    builder, network = _parsed(trt, retyped(onnx.load(str(source)), precision))
     config = builder.create_builder_config()
     ranges = builder.create_optimization_profile()
     extremes = (profile.min, profile.opt, profile.max)
@@ -123,16 +123,15 @@ def build_engine(
     timings.keep()
     about = EngineFile(
         info=info, library=trt.__name__, version=trt.__version__, architectures=chosen, precision=precision,
-        profile=profile, source_sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+        profile=profile, source_sha256=file_sha256(source),
     )  # fmt: skip
     write_engine(target, memoryview(data), about)
     return read_note(target)
 
 
-def layers_of(source: Path, precision: str) -> Layers:
-    """Parse a model as for an engine and tell the types that its layers compute in."""
-    trt = library()
-    _, network = _parsed(trt, source, precision)
+def layers_of(model: onnx.ModelProto) -> Layers:
+    """Parse a network of `typed.retyped` as for an engine, and tell the types that its layers compute in."""
+    _, network = _parsed(library(), model)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     counts = Counter((layer.type.name, layer.get_output(0).dtype.name) for layer in layers if layer.num_outputs)
     ports = [network.get_input(i) for i in range(network.num_inputs)]
@@ -140,9 +139,8 @@ def layers_of(source: Path, precision: str) -> Layers:
     return Layers(counts, {port.name: port.dtype.name for port in ports})
 
 
-def _parsed(trt: Any, source: Path, precision: str) -> tuple[Any, Any]:
-    """Return a builder and the strongly typed network of a model in a precision; both live as long as the network."""
-    model = retyped(onnx.load(str(source)), precision)
+def _parsed(trt: Any, model: onnx.ModelProto) -> tuple[Any, Any]:
+    """Return a builder and the network of a typed model; the builder must live as long as the network."""
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # later releases know no other networks
@@ -157,7 +155,7 @@ def _parsed(trt: Any, source: Path, precision: str) -> tuple[Any, Any]:
             good = parser.parse_from_file(str(path))
     if not good:
         reasons = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise ModelFileError(f"{source}: {trt.__name__} {trt.__version__} cannot read the network: {reasons}")
+        raise ModelFileError(f"{trt.__name__} {trt.__version__} cannot read the network: {reasons}")
     return builder, network
 
 

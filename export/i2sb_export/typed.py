@@ -25,8 +25,6 @@ _NUMPY: Final[dict[int, np.dtype[Any]]] = {
     TensorProto.BFLOAT16: np.dtype(ml_dtypes.bfloat16),
 }
 _FLOATS: Final = frozenset(_NUMPY)
-# A statistic in float32 is taken off an activation exactly, and put onto it in the activation's type.
-_EXACT: Final = frozenset({"ReduceMean", "Sub"})
 _FLOAT_INPUTS: Final = {"Resize": (1, 2)}  # inputs that are float32 whatever the others are
 _BF16_OPSET: Final = 22  # the first in which Conv takes bf16
 
@@ -59,12 +57,12 @@ class _Writer:
     def __init__(self, graph: onnx.GraphProto, low: int) -> None:
         self.low = low
         self.nodes: list[onnx.NodeProto] = []
-        self.arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         self.made: dict[str, NDArray[np.generic]] = {}
         self.types: dict[str, int] = {port.name: port.type.tensor_type.elem_type for port in graph.input}
-        # Values made of constants alone, that become of a type where they are used.
-        self.constants: dict[str, NDArray[np.generic]] = dict(self.arrays)
-        self.whole = {name for name, array in self.arrays.items() if not _is_float(array)}
+        # Real numbers that become of a type where they are used.
+        self.constants: dict[str, NDArray[np.generic]] = {}
+        for tensor in graph.initializer:
+            self._hold(tensor.name, numpy_helper.to_array(tensor))
         images = [port.name for port in graph.input if len(port.type.tensor_type.shape.dim) == 4]  # t is the other
         self.renamed = {name: self._cast(name, low) for name in images}
 
@@ -72,11 +70,7 @@ class _Writer:
         """Append a node in the type that its inputs ask for."""
         node = _copy(node, [self.renamed.get(name, name) for name in node.input])
         if node.op_type == "Constant":
-            array = _value_of(node)
-            self.constants[node.output[0]] = array
-            if not _is_float(array):
-                self.whole.add(node.output[0])
-                self.made[node.output[0]] = array
+            self._hold(node.output[0], _value_of(node))
             return
         if node.op_type == "Cast" and node.input[0] in self.constants:
             self.constants[node.output[0]] = self.constants[node.input[0]]
@@ -86,10 +80,10 @@ class _Writer:
             self._untyped(node)
             return
         mixed = len(set(given)) > 1
-        wanted = given[0]
-        if mixed or node.op_type in _EXACT:
-            exact = node.op_type == "ReduceMean" or (mixed and node.op_type in _EXACT)
-            wanted = TensorProto.FLOAT if exact else self.low if mixed else wanted
+        wanted = self.low if mixed else given[0]
+        # A statistic is computed, and taken off an activation, exactly; it is put onto it in the activation's type.
+        if node.op_type == "ReduceMean" or (mixed and node.op_type == "Sub"):
+            wanted = TensorProto.FLOAT
         fixed = _FLOAT_INPUTS.get(node.op_type, ())
         types = [TensorProto.FLOAT if i in fixed else wanted for i in range(len(node.input))]
         self.nodes.append(_copy(node, map(self._as, node.input, types)))
@@ -99,20 +93,21 @@ class _Writer:
 
     def _untyped(self, node: onnx.NodeProto) -> None:
         """Append a node of integers as it is; one of constants alone computes in float32, as norms' weights do."""
-        floats = [name for name in node.input if name in self.constants and name not in self.whole]
-        self.nodes.append(_copy(node, [self._as(name, TensorProto.FLOAT) for name in node.input]) if floats else node)
+        is_float = any(name in self.constants for name in node.input)
+        self.nodes.append(_copy(node, [self._as(name, TensorProto.FLOAT) for name in node.input]))
         for name in node.output:
-            self.types[name] = TensorProto.FLOAT if floats else TensorProto.INT64
-        for name in node.input:
-            if name in self.whole and name in self.constants:
-                self.made[name] = self.constants[name]
+            self.types[name] = TensorProto.FLOAT if is_float else TensorProto.INT64
+
+    def _hold(self, name: str, array: NDArray[np.generic]) -> None:
+        """Take a constant: integers are stored as they are, real numbers wait for the types they are used in."""
+        if array.dtype in _NUMPY.values():
+            self.constants[name] = array
+        else:
+            self.made[name], self.types[name] = array, TensorProto.INT64
 
     def _as(self, name: str, wanted: int) -> str:
         """Return the name of a value in a type, making a constant or a cast where there is none yet."""
         if not name or self.types.get(name) in (wanted, TensorProto.INT64):
-            return name
-        if name in self.whole:
-            self.made[name] = self.constants[name]
             return name
         if name in self.constants:
             return self._constant(name, wanted)
@@ -161,10 +156,6 @@ def _copy(node: onnx.NodeProto, inputs: Iterable[str]) -> onnx.NodeProto:
     del copy.input[:]
     copy.input.extend(inputs)
     return copy
-
-
-def _is_float(array: NDArray[np.generic]) -> bool:
-    return array.dtype in _NUMPY.values()
 
 
 def _value_of(node: onnx.NodeProto) -> NDArray[np.generic]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from i2sb_rt.evaluation import baselines, plot
 from i2sb_rt.evaluation.rows import Judged, Row, rows_of, table
 from i2sb_rt.evaluation.scores import OF_SETS, Score, Scorer
 from i2sb_rt.image import MAX_PIXELS, U8, Picture, write
-from i2sb_rt.model_file import ModelInfo
+from i2sb_rt.model_file import ModelInfo, file_sha256
 from i2sb_rt.operators import Operator
 from i2sb_rt.operators.pictures import degrade
 from i2sb_rt.parallel import Room, cores, default_jobs
@@ -147,7 +146,7 @@ class _Run(ImageRun):
         restorer = self.restorer
         return {
             "model": restorer.info.name,
-            "model_sha256": hashlib.sha256(restorer.path.read_bytes()).hexdigest(),
+            "model_sha256": file_sha256(restorer.path),
             "seed": self.options.seed,
             "eta": self.options.eta,
             "precision": restorer.precision,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from i2sb_rt.cli.stop import Stop
 from i2sb_rt.compare import compare
 from i2sb_rt.errors import ImageTooLargeError, UsageError
 from i2sb_rt.image import U8, Picture, format_of, write, write_bytes
-from i2sb_rt.model_file import ModelInfo
+from i2sb_rt.model_file import ModelInfo, file_sha256
 from i2sb_rt.parallel import cores, default_jobs
 from i2sb_rt.restorer import Restorer, load
 from i2sb_rt.sampling import seed_list
@@ -95,7 +94,7 @@ class _Run(ImageRun):
             "engine": restorer.engine_name,
         }
         if options.json:
-            self.facts["model_sha256"] = hashlib.sha256(restorer.path.read_bytes()).hexdigest()
+            self.facts["model_sha256"] = file_sha256(restorer.path)
 
     def work(self, job: Job) -> dict[str, Any]:
         """Restore one image."""

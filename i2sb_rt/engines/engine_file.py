@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from i2sb_rt.errors import DeviceError, ModelFileError, OutputError
-from i2sb_rt.model_file import ModelInfo, replacing
+from i2sb_rt.model_file import ModelInfo, file_sha256, replacing
 
 FORMAT: Final = 1
 _LARGEST_NOTE: Final = 1 << 20
@@ -137,5 +137,5 @@ def load_engine(path: Path, library: str, version: str, architecture: str) -> tu
 
 def require_source(path: Path, about: EngineFile, model: Path) -> None:
     """Refuse an engine that was built of another file than this model. Raises ModelFileError."""
-    if hashlib.sha256(model.read_bytes()).hexdigest() != about.source_sha256:
+    if file_sha256(model) != about.source_sha256:
         raise ModelFileError(f"{path}: was built of another {model.name} than {model}; it is stale, build it again.")
