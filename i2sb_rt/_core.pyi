@@ -29,9 +29,9 @@ def schedule_compute(interval: int, beta_max: float, t0: float, T: float) -> dic
     """The arrays of a schedule, each float64 [interval], by name."""
 
 def plan_posterior(
-    interval: int, beta_max: float, t0: float, T: float, nfe: int, ot_ode: bool
+    interval: int, beta_max: float, t0: float, T: float, nfe: int, ot_ode: bool, mean: bool = False
 ) -> tuple[F32, NDArray[np.int32]]:
-    """Rows [nfe, 10] and steps [nfe + 1] of posterior sampling."""
+    """Rows [nfe, 10] and steps [nfe + 1] of posterior sampling; mean: the network says x0 itself."""
 
 def plan_dbim(
     interval: int,
@@ -42,11 +42,12 @@ def plan_dbim(
     order: int,
     eta: float,
     steps: Sequence[int] | None = None,
+    mean: bool = False,
 ) -> tuple[F32, NDArray[np.int32]]:
     """Rows [nfe, 10] and steps [nfe + 1] of DBIM."""
 
 def plan_i3sb(
-    interval: int, beta_max: float, t0: float, T: float, nfe: int, eta: float
+    interval: int, beta_max: float, t0: float, T: float, nfe: int, eta: float, mean: bool = False
 ) -> tuple[F32, NDArray[np.int32]]:
     """Rows [nfe, 10] and steps [nfe + 1] of I3SB."""
 

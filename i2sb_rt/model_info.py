@@ -156,7 +156,7 @@ def _process_rules(info: ModelInfo) -> Iterator[_Rule]:
         for key in sorted(_BRIDGE_KEYS):
             yield key, not getattr(info, key), "left out for the sampler dsb"
         return
-    yield "prediction", info.prediction == "noise", "noise for every sampler but dsb"
+    yield "prediction", info.prediction in ("noise", "mean"), "noise or mean for every sampler but dsb"
     yield "interval", 2 <= info.interval <= 1_000_000 and info.interval % 2 == 0, "an even number from 2 to 1000000"
     yield "beta_max", 0 < info.beta_max < math.inf, "above 0"
     yield "t0", 0 <= info.t0 < math.inf, "0 or more"

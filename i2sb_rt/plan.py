@@ -25,6 +25,8 @@ class Plan:
     rows: [nfe, 10], kept as read-only float32, columns t p q a b c d e s r. A row calls the network once,
     o = network(x, t), and takes x0 = p x + q o, then x' = a x + b x0 + c x1 + d h1 + e h2 + s z, where h1 and h2 are
     the x0 of the rows before and z is noise. steps: the schedule's indices, ascending, [nfe + 1], or None.
+    A plan of a schedule reads x0 off the network's output by its `prediction`: "noise" says (x_n - x0) / std_fwd_n
+    (arXiv 2302.05872, eq. 12), so p = 1 and q = -std_fwd_n, and "mean" says x0 itself, so p = 0 and q = 1.
     clip: clamp x0 to [-1, 1]. known: what a mask does outside the hole, "renew" (x' = x1 + r z') or "x0" (x0 = x1).
     Raises UsageError unless the rows have that shape, at least one row, and only finite numbers.
     """
@@ -42,14 +44,21 @@ class Plan:
             raise UsageError(f'known is "renew" or "x0", not {self.known!r}')
 
     @classmethod
-    def posterior(cls, schedule: Schedule, nfe: int, ot_ode: bool = False, clip: bool = False) -> Plan:
+    def posterior(
+        cls,
+        schedule: Schedule,
+        nfe: int,
+        ot_ode: bool = False,
+        clip: bool = False,
+        prediction: str = "noise",
+    ) -> Plan:
         """Posterior sampling in `nfe` network calls, 1 <= nfe <= interval - 1; with ot_ode, without noise.
 
         Raises UsageError where nfe is out of range. Source: arXiv 2302.05872, eq. 4 and algorithm 2.
         """
         with from_core():
             rows, steps = _core.plan_posterior(
-                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, ot_ode
+                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, ot_ode, _is_mean(prediction)
             )
         return cls(rows, steps, clip)
 
@@ -62,6 +71,7 @@ class Plan:
         eta: float = 0.0,
         steps: Sequence[int] | None = None,
         clip: bool = False,
+        prediction: str = "noise",
     ) -> Plan:
         """DBIM of order 1, 2 or 3 in `nfe` network calls, 1 <= nfe <= interval - 1: fewer calls than the posterior.
 
@@ -72,12 +82,20 @@ class Plan:
         """
         with from_core():
             rows, taken = _core.plan_dbim(
-                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, order, eta, steps
-            )
+                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, order, eta, steps,
+                _is_mean(prediction),
+            )  # fmt: skip
         return cls(rows, taken, clip, known="x0")
 
     @classmethod
-    def i3sb(cls, schedule: Schedule, nfe: int, eta: float = I3SB_ETA, clip: bool = False) -> Plan:
+    def i3sb(
+        cls,
+        schedule: Schedule,
+        nfe: int,
+        eta: float = I3SB_ETA,
+        clip: bool = False,
+        prediction: str = "noise",
+    ) -> Plan:
         """I3SB in `nfe` network calls, 1 <= nfe <= interval - 1; the last estimate of the clean image is the result.
 
         eta: the share of fresh noise on the way, 0 .. 1; the paper takes 0.6 for photos and 0 to 0.2 for faces. As
@@ -85,11 +103,21 @@ class Plan:
         Source: arXiv 2403.06069.
         """
         with from_core():
-            rows, steps = _core.plan_i3sb(schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, eta)
+            rows, steps = _core.plan_i3sb(
+                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, eta, _is_mean(prediction)
+            )
         return cls(rows, steps, clip, known="x0")
 
     @classmethod
-    def named(cls, sampler: str, schedule: Schedule, nfe: int, eta: float | None = None, clip: bool = False) -> Plan:
+    def named(
+        cls,
+        sampler: str,
+        schedule: Schedule,
+        nfe: int,
+        eta: float | None = None,
+        clip: bool = False,
+        prediction: str = "noise",
+    ) -> Plan:
         """Return the plan of a sampler by its name: sde, ode, dbim1, dbim2, dbim3 or i3sb.
 
         eta: for dbim1 (0 by default) and i3sb (0.6), as there. Raises UsageError for another name or value.
@@ -97,11 +125,11 @@ class Plan:
         if eta is not None and sampler not in ("dbim1", "i3sb"):
             raise UsageError(f"eta is a choice of the samplers dbim1 and i3sb, not of {sampler}")
         if sampler in ("sde", "ode"):
-            return cls.posterior(schedule, nfe, ot_ode=sampler == "ode", clip=clip)
+            return cls.posterior(schedule, nfe, sampler == "ode", clip, prediction)
         if sampler in ("dbim1", "dbim2", "dbim3"):
-            return cls.dbim(schedule, nfe, int(sampler[-1]), eta or 0.0, clip=clip)
+            return cls.dbim(schedule, nfe, int(sampler[-1]), eta or 0.0, None, clip, prediction)
         if sampler == "i3sb":
-            return cls.i3sb(schedule, nfe, I3SB_ETA if eta is None else eta, clip)
+            return cls.i3sb(schedule, nfe, I3SB_ETA if eta is None else eta, clip, prediction)
         raise UsageError(
             f"{sampler!r} is no sampler of a bridge with a schedule; there are {', '.join(BRIDGE_SAMPLERS)}"
         )
@@ -110,6 +138,12 @@ class Plan:
     def nfe(self) -> int:
         """The number of network calls."""
         return len(self.rows)
+
+
+def _is_mean(prediction: str) -> bool:
+    if prediction not in ("noise", "mean"):
+        raise UsageError(f'prediction is "noise" or "mean", not {prediction!r}')
+    return prediction == "mean"
 
 
 def _frozen(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:

@@ -149,7 +149,7 @@ class Restorer:
         if not 1 <= calls < self.info.interval:
             raise UsageError(f"nfe lies in 1 .. {self.info.interval - 1} for the model {self.info.name}, not {calls}")
         schedule = Schedule(self.info.interval, self.info.beta_max, self.info.t0, self.info.T)
-        return Plan.named(sampler, schedule, calls, eta, clip=self.info.clip)
+        return Plan.named(sampler, schedule, calls, eta, self.info.clip, self.info.prediction)
 
     def tile_of(self, width: int, height: int, tile: str | int = "auto", overlap: int | None = None) -> int:
         """Return the side of the tiles that an image of this size is cut into, 0 if it is not cut.

@@ -203,7 +203,7 @@ def _cases(info: ModelInfo) -> Iterator[_Case]:
     if not info.is_dsb:
         schedule = Schedule(info.interval, info.beta_max, info.t0, info.T)
         calls = min(max(info.nfe, _CALLS[0]), _CALLS[1], info.interval - 1)
-        plan = Plan.posterior(schedule, calls, info.ot_ode or info.sampler == "ode", info.clip)
+        plan = Plan.posterior(schedule, calls, info.ot_ode or info.sampler == "ode", info.clip, info.prediction)
         x1 = _picture(info.channels, side, side + step, draw)
         yield _Case("restoration", plan.rows, x1, x1 if info.cond_x1 else None, info.clip)
 

@@ -154,7 +154,8 @@ def test_unknown_keys_are_kept_and_foreign_ones_dropped() -> None:
         ("name", "../x", "letters"),
         ("name", "", "letters"),
         ("task", "a b", "letters"),
-        ("prediction", "mean", "noise for every sampler"),
+        ("prediction", "residual", "noise or mean for every sampler"),
+        ("prediction", "x0", "noise or mean for every sampler"),
         ("interval", "999", "even number"),
         ("interval", "-2", "whole number"),
         ("interval", "99999999999", "whole number"),
@@ -212,7 +213,7 @@ def test_wrong_values_are_refused_with_what_is_right(key: str, value: str, right
         ({"prediction": "noise"}, "mean or residual"),
         ({"nfe": 6}, "number of gammas, 5"),
         ({"interval": 1000}, "left out for the sampler dsb"),
-        ({"sampler": "sde"}, "noise for every sampler"),
+        ({"sampler": "sde", "prediction": "residual"}, "noise or mean for every sampler"),
     ],
 )
 def test_dsb_has_its_own_rules(change: dict[str, Any], right: str) -> None:

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from i2sb_rt import Plan, Schedule
 from i2sb_rt.errors import UsageError
+from i2sb_rt.model_info import BRIDGE_SAMPLERS
 from i2sb_rt.plan import COLUMNS
 
 
@@ -65,10 +66,28 @@ def test_options_and_defaults() -> None:
     assert not Plan.posterior(Schedule(), 3, ot_ode=True).rows[:, [COLUMNS.index("s"), COLUMNS.index("r")]].any()
 
 
+@pytest.mark.parametrize("sampler", BRIDGE_SAMPLERS)
+@given(nfe=st.integers(2, 40), interval=st.integers(30, 500).map(lambda half: 2 * half))
+def test_a_network_that_says_x0_is_read_as_it_is(sampler: str, nfe: int, interval: int) -> None:
+    schedule = Schedule(interval)
+    noise, mean = (Plan.named(sampler, schedule, nfe, prediction=said) for said in ("noise", "mean"))
+    assert mean.steps is not None
+    np.testing.assert_array_equal(noise.rows[:, 3:], mean.rows[:, 3:])
+    np.testing.assert_array_equal(noise.rows[:, 0], mean.rows[:, 0])
+    np.testing.assert_array_equal(mean.rows[:, 1:3], np.tile(np.float32([0, 1]), (nfe, 1)))
+    np.testing.assert_allclose(-noise.rows[:, 2], schedule.std_fwd[mean.steps[:0:-1]], rtol=1e-6)
+    np.testing.assert_array_equal(noise.rows[:, 1], 1)
+
+
 @pytest.mark.parametrize("nfe", [0, -1, 1000, 10**9])
 def test_refuses_an_impossible_nfe(nfe: int) -> None:
     with pytest.raises(UsageError):
         Plan.posterior(Schedule(), nfe)
+
+
+def test_refuses_what_no_network_of_a_bridge_says() -> None:
+    with pytest.raises(UsageError, match='prediction is "noise" or "mean"'):
+        Plan.posterior(Schedule(), 3, prediction="residual")
 
 
 def test_own_rows_are_copied_and_frozen() -> None:

@@ -89,6 +89,7 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
     [
         ({"network": {"model_channels": 32}}, r"another \[network\].*'model_channels': 16"),
         ({"bridge": {"beta_max": 1.0}}, r"another \[bridge\].*'beta_max': 0.3"),
+        ({"bridge": {"prediction": "mean"}}, r"another \[bridge\].*'prediction': 'noise'"),
     ],
 )
 def test_another_network_or_bridge_is_refused(

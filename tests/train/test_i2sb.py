@@ -1,5 +1,7 @@
 """The bridge's points and targets against the closed forms of the paper."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -43,13 +45,21 @@ def test_points_and_targets_equal_the_closed_forms(step: int, ot_ode: bool, seed
     np.testing.assert_allclose(target.numpy(), (x - x0) / np.sqrt(fwd[step]), atol=5e-4)
 
 
-@given(step=st.integers(0, N - 1), seed=st.integers(0, 99))
+@given(step=st.integers(0, N - 1), seed=st.integers(0, 99), prediction=st.sampled_from(["noise", "mean"]))
 @settings(max_examples=40, deadline=None)
-def test_clean_undoes_target(step: int, seed: int) -> None:
+def test_clean_undoes_target(step: int, seed: int, prediction: str) -> None:
     x0, x1, z = pair(seed)
-    bridge, steps = BRIDGES[False], torch.tensor([step])
+    bridge, steps = replace(BRIDGES[False], prediction=prediction), torch.tensor([step])
     x = bridge.point(x0, x1, steps, z)
     torch.testing.assert_close(bridge.clean(x, bridge.target(x, x0, steps), steps), x0, atol=1e-5, rtol=0)
+
+
+def test_a_network_of_the_mean_learns_the_clean_picture() -> None:
+    x0, x1, z = pair()
+    bridge, steps = Bridge.of(recipe.Bridge(prediction="mean")), torch.tensor([500])
+    x = bridge.point(x0, x1, steps, z)
+    assert torch.equal(x, BRIDGES[False].point(x0, x1, steps, z))
+    assert torch.equal(bridge.target(x, x0, steps), x0)
 
 
 def test_the_ends_of_the_bridge_are_the_pair() -> None:

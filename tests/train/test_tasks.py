@@ -98,8 +98,13 @@ def test_a_few_steps_end_in_a_model_that_restores(
     assert restored.shape == (24 * upscale, 21 * upscale, 3)
 
 
-def test_a_few_steps_end_in_a_model_that_fills_holes(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    trainer, restorer = exported(make_recipe(**INPAINT, **MICRO), tmp_path)
+@pytest.mark.parametrize("prediction", ["noise", "mean"])
+def test_a_few_steps_end_in_a_model_that_fills_holes(
+    make_recipe: MakeRecipe, prediction: str, tmp_path: Path
+) -> None:
+    bridge = {**INPAINT["bridge"], "prediction": prediction}
+    trainer, restorer = exported(make_recipe(**{**INPAINT, "bridge": bridge}, **MICRO), tmp_path)
+    assert restorer.info.prediction == prediction
     assert (restorer.info.fills_holes, restorer.info.ot_ode, restorer.info.upscale) == (True, True, 1)
     picture, hole = dead_leaves(24, np.random.default_rng(0)), np.tri(24, dtype=bool)
     given = emptied(picture, hole)

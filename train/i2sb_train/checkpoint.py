@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from i2sb_rt.errors import UsageError
 from i2sb_rt.model_file import replacing
 from i2sb_train.processes import Processes
-from i2sb_train.recipe import Recipe
+from i2sb_train.recipe import Bridge, Recipe
 
 FORMAT = "i2sb-train-1"
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -98,8 +98,9 @@ def load_state(path: Path, state: State, recipe: Recipe) -> None:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a training checkpoint of this program.")
     before, now = json.loads(metadata["recipe"]), dataclasses.asdict(recipe)
-    for table in ("network", "bridge"):
-        if now[table] | before[table] != now[table]:
+    missing = {"network": {}, "bridge": dataclasses.asdict(Bridge())}  # what a checkpoint from before a key meant
+    for table, meant in missing.items():
+        if meant | before[table] != now[table]:
             raise CheckpointError(f"{path}: was trained with another [{table}]: {before[table]}.")
     step = int(metadata["step"])
     updates = int(metadata.get("updates", step))

@@ -23,6 +23,7 @@ class Bridge:
     ot_ode: bool
     cond_x1: bool
     add_x1_noise: bool
+    prediction: str
 
     @classmethod
     def of(cls, config: recipe.Bridge) -> Bridge:
@@ -30,7 +31,8 @@ class Bridge:
         s = Schedule(interval=config.interval, beta_max=config.beta_max, t0=config.t0, T=config.T)
         columns = (s.mu_x0, s.mu_x1, s.std_sb, s.std_fwd, s.noise_levels)
         mu_x0, mu_x1, std_sb, std_fwd, times = (torch.tensor(column) for column in columns)
-        return cls(mu_x0, mu_x1, std_sb, std_fwd, times, config.ot_ode, config.cond_x1, config.add_x1_noise)
+        switches = (config.ot_ode, config.cond_x1, config.add_x1_noise, config.prediction)
+        return cls(mu_x0, mu_x1, std_sb, std_fwd, times, *switches)
 
     @property
     def interval(self) -> int:
@@ -59,12 +61,15 @@ class Bridge:
         return torch.cat([x, cond], dim=1) if self.cond_x1 else x
 
     def target(self, x: Tensor, x0: Tensor, steps: Tensor) -> Tensor:
-        """Compute what the network is to predict at x = x_k: (x_k - x0) / std_fwd_k (arXiv 2302.05872, eq. 12)."""
-        return (x - x0) / _column(self.std_fwd, steps, x0)
+        """Compute what the network is to predict at x = x_k: (x_k - x0) / std_fwd_k (arXiv 2302.05872, eq. 12).
+
+        For the prediction "mean" it is x0.
+        """
+        return x0 if self.prediction == "mean" else (x - x0) / _column(self.std_fwd, steps, x0)
 
     def clean(self, x: Tensor, out: Tensor, steps: Tensor) -> Tensor:
-        """Compute the clean image that an output stands for, the inverse of `target`: x0 = x_k - std_fwd_k out."""
-        return x - _column(self.std_fwd, steps, x) * out
+        """Compute the clean image that an output stands for, the inverse of `target`."""
+        return out if self.prediction == "mean" else x - _column(self.std_fwd, steps, x) * out
 
 
 def errors(out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -39,8 +39,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Bridge:
-    """The bridge: the schedule of `i2sb_rt.Schedule`, and what the network sees.
+    """The bridge: the schedule of `i2sb_rt.Schedule`, and what the network sees and says.
 
+    `prediction` is "noise", (x_k - x0) / std_fwd_k as published, or "mean", x0 itself: for holes full of noise, which
+    a network would otherwise have to repeat pixel by pixel for it to be taken away.
     `ot_ode` trains without noise in the bridge; `cond_x1` shows the network the damaged picture beside the state;
     `add_x1_noise` starts the bridge at x1 + N(0, 1), while cond_x1 still shows x1. `ot_ode` and `cond_x1` together need
     it: from x_k = mu_x0 x0 + mu_x1 x1 and x1 a network could compute x0, and would learn nothing else.
@@ -53,6 +55,7 @@ class Bridge:
     ot_ode: bool = False
     cond_x1: bool = False
     add_x1_noise: bool = False
+    prediction: str = "noise"
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ def rules(recipe: Recipe) -> Iterator[Rule]:
         yield key, value_of(recipe, key) >= 0, "0 or more"
     bridge = recipe.bridge
     told = bridge.cond_x1 and bridge.ot_ode and not bridge.add_x1_noise
+    yield "bridge.prediction", bridge.prediction in ("noise", "mean"), "noise or mean"
     yield "bridge.cond_x1", not told, "false with bridge.ot_ode, unless with bridge.add_x1_noise"
     yield "train.decay", 0 <= train.decay <= train.steps, "between 0 and train.steps"
     yield "train.precision", train.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"

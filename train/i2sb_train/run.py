@@ -153,7 +153,10 @@ def initialise(trainer: Trainer, path: Path) -> None:
     before, now, bridge = info.network, trainer.recipe.network, trainer.recipe.bridge
     if {**before, "in_channels": 0} != {**now, "in_channels": 0} or before["in_channels"] > now["in_channels"]:
         raise UsageError(f"{path}: holds another network than the recipe's: {before}, not {now}.")
-    scale = 1.0 if info.task == INITIALISATION else _last_std(info) / _last_std(bridge)
+    if info.task != INITIALISATION and info.prediction != bridge.prediction:
+        raise UsageError(f"{path}: predicts the {info.prediction}, the recipe's network the {bridge.prediction}.")
+    same = info.task == INITIALISATION or bridge.prediction == "mean"  # neither is scaled by std_fwd
+    scale = 1.0 if same else _last_std(info) / _last_std(bridge)
     with torch.no_grad():
         for name, parameter in trainer.state.network.named_parameters():
             weight = torch.tensor(weights[name], dtype=torch.float32)

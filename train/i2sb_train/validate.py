@@ -97,7 +97,7 @@ def trajectory(
     points: Tensor = sample(
         lambda x, t: network(x.to(device, dtype), t.to(device, dtype)).float().cpu(),
         x1,
-        Plan.posterior(schedule, min(_CALLS, config.interval - 1), config.ot_ode, recipe.model.clip),
+        Plan.posterior(schedule, min(_CALLS, config.interval - 1), config.ot_ode, recipe.model.clip, config.prediction),
         mask=None if mask is None else mask[None, None],
         cond=cond if config.cond_x1 else None,
         trajectory=True,

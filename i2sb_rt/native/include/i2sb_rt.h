@@ -60,20 +60,24 @@ I2SB_API i2sb_status i2sb_schedule_compute(const i2sb_schedule* schedule, const 
 
 #define I2SB_ROW_COLUMNS 10 /* t p q a b c d e s r */
 
+/* What the network says of x at step n: (x - x0) / std_fwd_n (eq. 12), or x0 itself. */
+typedef enum i2sb_prediction { I2SB_PREDICTS_NOISE = 0, I2SB_PREDICTS_MEAN = 1 } i2sb_prediction;
+
 /* Posterior sampling (eq. 4) in `nfe` network calls, 1 <= nfe <= interval - 1.
- * rows: [nfe][I2SB_ROW_COLUMNS]; steps: [nfe + 1], ascending (may be NULL). ot_ode != 0: without noise. */
-I2SB_API i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t nfe, int32_t ot_ode, float* rows,
-                                         int32_t* steps, i2sb_error* error);
+ * rows: [nfe][I2SB_ROW_COLUMNS]; steps: [nfe + 1], ascending (may be NULL). prediction: i2sb_prediction. ot_ode != 0:
+ * without noise. */
+I2SB_API i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, int32_t ot_ode,
+                                         float* rows, int32_t* steps, i2sb_error* error);
 
 /* DBIM (arXiv 2405.15885) of order 1, 2 or 3; eta 0 .. 1 is the share of fresh noise, 0 for the orders 2 and 3.
  * given: [nfe + 1] steps, ascending from 0 to interval - 1, in place of the usual ones; NULL without. Its plans take
  * the rule I2SB_KNOWN_IS_X0 for masks. */
-I2SB_API i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t nfe, int32_t order, double eta,
-                                    const int32_t* given, float* rows, int32_t* steps, i2sb_error* error);
+I2SB_API i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, int32_t order,
+                                    double eta, const int32_t* given, float* rows, int32_t* steps, i2sb_error* error);
 
 /* I3SB (arXiv 2403.06069): as DBIM of order 1, but the last estimate of the clean image is the result. */
-I2SB_API i2sb_status i2sb_plan_i3sb(const i2sb_schedule* schedule, int32_t nfe, double eta, float* rows, int32_t* steps,
-                                    i2sb_error* error);
+I2SB_API i2sb_status i2sb_plan_i3sb(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, double eta,
+                                    float* rows, int32_t* steps, i2sb_error* error);
 
 typedef enum i2sb_known { I2SB_KNOWN_IS_X0 = 0, I2SB_KNOWN_IS_RENEWED = 1 } i2sb_known;
 

@@ -46,26 +46,26 @@ py::tuple plan(int32_t interval, double beta_max, double t0, double T, int32_t n
   return py::make_tuple(rows, steps);
 }
 
-py::tuple plan_posterior(int32_t interval, double beta_max, double t0, double T, int32_t nfe, bool ot_ode) {
+py::tuple plan_posterior(int32_t interval, double beta_max, double t0, double T, int32_t nfe, bool ot_ode, bool mean) {
   return plan(interval, beta_max, t0, T, nfe, [&](auto* schedule, float* rows, int32_t* steps, auto* error) {
-    return i2sb_plan_posterior(schedule, nfe, ot_ode, rows, steps, error);
+    return i2sb_plan_posterior(schedule, mean, nfe, ot_ode, rows, steps, error);
   });
 }
 
 py::tuple plan_dbim(int32_t interval, double beta_max, double t0, double T, int32_t nfe, int32_t order, double eta,
-                    const std::optional<std::vector<int32_t>>& given) {
+                    const std::optional<std::vector<int32_t>>& given, bool mean) {
   if (given && given->size() != static_cast<size_t>(nfe) + 1)
     throw py::value_error("a plan of " + std::to_string(nfe) + " network calls goes through " +
                           std::to_string(static_cast<int64_t>(nfe) + 1) + " steps, not " +
                           std::to_string(given->size()));
   return plan(interval, beta_max, t0, T, nfe, [&](auto* schedule, float* rows, int32_t* steps, auto* error) {
-    return i2sb_plan_dbim(schedule, nfe, order, eta, given ? given->data() : nullptr, rows, steps, error);
+    return i2sb_plan_dbim(schedule, mean, nfe, order, eta, given ? given->data() : nullptr, rows, steps, error);
   });
 }
 
-py::tuple plan_i3sb(int32_t interval, double beta_max, double t0, double T, int32_t nfe, double eta) {
+py::tuple plan_i3sb(int32_t interval, double beta_max, double t0, double T, int32_t nfe, double eta, bool mean) {
   return plan(interval, beta_max, t0, T, nfe, [&](auto* schedule, float* rows, int32_t* steps, auto* error) {
-    return i2sb_plan_i3sb(schedule, nfe, eta, rows, steps, error);
+    return i2sb_plan_i3sb(schedule, mean, nfe, eta, rows, steps, error);
   });
 }
 
@@ -94,10 +94,11 @@ void bind_tables(py::module_& module) {
   using py::arg;
   module.def("schedule_compute", &schedule_compute, arg("interval"), arg("beta_max"), arg("t0"), arg("T"));
   module.def("plan_posterior", &plan_posterior, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"),
-             arg("ot_ode"));
+             arg("ot_ode"), arg("mean") = false);
   module.def("plan_dbim", &plan_dbim, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"), arg("order"),
-             arg("eta"), arg("steps") = py::none());
-  module.def("plan_i3sb", &plan_i3sb, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"), arg("eta"));
+             arg("eta"), arg("steps") = py::none(), arg("mean") = false);
+  module.def("plan_i3sb", &plan_i3sb, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"), arg("eta"),
+             arg("mean") = false);
   module.def("noise", &noise, arg("seed"), arg("first"), arg("count"), arg("row"), arg("purpose"));
   module.def("tile_origins", &tile_origins, arg("size"), arg("tile"), arg("overlap"));
 }

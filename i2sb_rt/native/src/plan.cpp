@@ -17,7 +17,8 @@ namespace {
 
 using Row = std::array<double, I2SB_ROW_COLUMNS>;
 
-// What every row begins with: the network is asked at step n, and says (x_n - x0) / s_n (arXiv 2302.05872, eq. 12).
+// What every row begins with: the network is asked at step n, and says (x_n - x0) / s_n (arXiv 2302.05872, eq. 12);
+// one that says x0 is left to `make_plan`.
 Row asked_at(const Schedule& schedule, int n) {
   Row row{};
   row[I2SB_COL_T] = schedule.noise_levels[n];
@@ -168,14 +169,20 @@ std::vector<int> checked_steps(const i2sb_schedule& schedule, int nfe, const int
 }
 
 template <typename Rows>
-i2sb_status make_plan(const i2sb_schedule* schedule, int32_t nfe, const int32_t* given, float* rows, int32_t* steps,
-                      i2sb_error* error, Rows&& table_of) {
+i2sb_status make_plan(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, const int32_t* given, float* rows,
+                      int32_t* steps, i2sb_error* error, Rows&& table_of) {
   return guard(error, [&] {
     require_struct(schedule, "schedule");
     require(rows != nullptr, "rows is NULL");
+    require(prediction == I2SB_PREDICTS_NOISE || prediction == I2SB_PREDICTS_MEAN,
+            "prediction must be I2SB_PREDICTS_NOISE or I2SB_PREDICTS_MEAN");
     const Schedule s = compute_schedule(*schedule);
     const std::vector<int> spaced = checked_steps(*schedule, nfe, given);
-    const std::vector<float> table = table_of(s, spaced);
+    std::vector<float> table = table_of(s, spaced);
+    for (size_t row = 0; prediction == I2SB_PREDICTS_MEAN && row < table.size(); row += I2SB_ROW_COLUMNS) {
+      table[row + I2SB_COL_P] = 0;
+      table[row + I2SB_COL_Q] = 1;
+    }
     std::copy(table.begin(), table.end(), rows);
     if (steps) std::copy(spaced.begin(), spaced.end(), steps);
   });
@@ -186,16 +193,16 @@ i2sb_status make_plan(const i2sb_schedule* schedule, int32_t nfe, const int32_t*
 
 extern "C" {
 
-i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t nfe, int32_t ot_ode, float* rows, int32_t* steps,
-                                i2sb_error* error) {
-  return i2sb::make_plan(schedule, nfe, nullptr, rows, steps, error, [&](const auto& s, const auto& spaced) {
-    return i2sb::posterior_rows(s, spaced, ot_ode != 0);
-  });
+i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, int32_t ot_ode,
+                                float* rows, int32_t* steps, i2sb_error* error) {
+  return i2sb::make_plan(
+      schedule, prediction, nfe, nullptr, rows, steps, error,
+      [&](const auto& s, const auto& spaced) { return i2sb::posterior_rows(s, spaced, ot_ode != 0); });
 }
 
-i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t nfe, int32_t order, double eta, const int32_t* given,
-                           float* rows, int32_t* steps, i2sb_error* error) {
-  return i2sb::make_plan(schedule, nfe, given, rows, steps, error, [&](const auto& s, const auto& spaced) {
+i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, int32_t order, double eta,
+                           const int32_t* given, float* rows, int32_t* steps, i2sb_error* error) {
+  return i2sb::make_plan(schedule, prediction, nfe, given, rows, steps, error, [&](const auto& s, const auto& spaced) {
     i2sb::require(order >= 1 && order <= 3, "order must be 1, 2 or 3");
     i2sb::check_eta(eta);
     i2sb::require(order == 1 || eta == 0, "eta must be 0 for the orders 2 and 3, which draw no noise on the way");
@@ -203,12 +210,13 @@ i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t nfe, int32_t o
   });
 }
 
-i2sb_status i2sb_plan_i3sb(const i2sb_schedule* schedule, int32_t nfe, double eta, float* rows, int32_t* steps,
-                           i2sb_error* error) {
-  return i2sb::make_plan(schedule, nfe, nullptr, rows, steps, error, [&](const auto& s, const auto& spaced) {
-    i2sb::check_eta(eta);
-    return i2sb::i3sb_rows(s, spaced, eta);
-  });
+i2sb_status i2sb_plan_i3sb(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, double eta, float* rows,
+                           int32_t* steps, i2sb_error* error) {
+  return i2sb::make_plan(schedule, prediction, nfe, nullptr, rows, steps, error,
+                         [&](const auto& s, const auto& spaced) {
+                           i2sb::check_eta(eta);
+                           return i2sb::i3sb_rows(s, spaced, eta);
+                         });
 }
 
 }  // extern "C"
