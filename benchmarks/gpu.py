@@ -29,7 +29,7 @@ from i2sb_kernels.cases import NORM_CASES, STEP_BENCHMARKS, STEP_CASES, norm_bou
 from i2sb_kernels.group_norm_silu import group_norm_silu
 from i2sb_kernels.group_norm_silu import reference as norm_reference
 from i2sb_rt import Plan, Schedule
-from i2sb_rt.engines.cuda import Loop
+from i2sb_rt.engines.loop import Loop
 from i2sb_rt.networks import UNet
 from i2sb_rt.networks.fused import FusedUNet
 from i2sb_rt.networks.presets import PRESETS

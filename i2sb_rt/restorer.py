@@ -37,11 +37,11 @@ def load(
 ) -> Restorer:
     """Load a model and make it ready to restore.
 
-    name_or_path: a model that comes with the package, or an .onnx file. engine: auto, native (OpenVINO), torch or
-    cuda; `Restorer.engine_name` tells which one it became. threads: None is one a core. precision: auto, fp32, bf16, on
-    a GPU also tf32 or fp16.
+    name_or_path: a model that comes with the package, or an .onnx file. engine: auto, native (OpenVINO), torch, cuda,
+    or FILE.engine, built of this model by `i2sb-rt export`; `Restorer.engine_name` tells which one it became. threads:
+    None is one a core. precision: auto, fp32, bf16, on a GPU also tf32 or fp16.
     jobs: images of a list, or from several threads, that are at work at once; the threads are shared out among them.
-    None is 1, or twice the batch. batch: for the engine cuda, images of one size, or tiles, that the GPU takes
+    None is 1, or twice the batch. batch: on a GPU, images of one size, or tiles, that the GPU takes
     together, always as many: more images a second, but one image takes as long as all of them.
     Raises ModelFileError, DeviceError, and UsageError for values that are none of these.
     """
@@ -85,7 +85,7 @@ class Restorer:
 
     @property
     def engine_name(self) -> str:
-        """Which engine runs the network: native, torch or cuda."""
+        """Which engine runs the network: native, torch, cuda or tensorrt."""
         return self.engine.name
 
     @property

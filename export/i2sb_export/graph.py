@@ -35,6 +35,8 @@ def simplify(model: ir.Model) -> None:
     ):
         tidy(model)
     del graph.inputs[-len(parameters) :]
+    for parameter in parameters:
+        parameter.const_value = None  # it would keep the network's weights alive
 
 
 def name_nodes(graph: ir.Graph) -> None:
@@ -58,11 +60,11 @@ def name_nodes(graph: ir.Graph) -> None:
 
 
 def to_proto(
-    graph: ir.Graph, title: str, stored: Mapping[str, NDArray[Any]], ports: Mapping[str, list[str | int]]
+    graph: ir.Graph, title: str, stored: dict[str, NDArray[Any]], ports: Mapping[str, list[str | int]]
 ) -> onnx.ModelProto:
     """Write the graph anew with the weights in it; only what is named here gets in.
 
-    stored: each parameter as float32 or float16; float16 is cast to float32 where it is used. ports: the shapes of x, t
+    stored: each parameter as float32 or float16, taken out one by one; float16 is cast to float32 where it is used. ports: the shapes of x, t
     and out. Every other constant is a Constant node, so the initializers are the parameters and nothing else.
     """
     cast = {name: f"{name}/fp32" for name, array in stored.items() if array.dtype == np.float16}
@@ -80,7 +82,7 @@ def to_proto(
         made, producer_name="i2sb-rt", ir_version=_IR_VERSION, opset_imports=[helper.make_opsetid("", OPSET)]
     )
     for name in sorted(stored):  # last, for `helper` copies what it is given, and twice
-        model.graph.initializer.append(numpy_helper.from_array(stored[name], name))
+        model.graph.initializer.append(numpy_helper.from_array(stored.pop(name), name))
     return model
 
 

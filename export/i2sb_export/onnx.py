@@ -1,6 +1,7 @@
 """A trained model as one ONNX file: graph, weights and metadata."""
 
 import contextlib
+import gc
 import logging
 import os
 import warnings
@@ -36,12 +37,15 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str], 
         raise UsageError(f"weights are stored as {' or '.join(DTYPES)}, not {dtype!r}.")
     if target.suffix != ".onnx":
         raise UsageError(f"{target}: the name of an exported model ends in .onnx.")
-    network = load_network(source)
-    stored = stored_weights({name: tensor.numpy() for name, tensor in network.state_dict().items()}, dtype)
-    info = replace(read_info(source), dtype=dtype, weights_sha256=weights_sha256(stored))
+    info, network = read_info(source), load_network(source)
     traced = _trace(network, info)
     simplify(traced)
     name_nodes(traced.graph)
+    stored = stored_weights({name: tensor.numpy() for name, tensor in network.state_dict().items()}, dtype)
+    del network  # gigabytes, which the exporter's cycles would keep
+    gc.collect()
+    info = replace(info, dtype=dtype, weights_sha256=weights_sha256(stored))
+    size = sum(array.nbytes for array in stored.values())
     ports: dict[str, list[str | int]] = {
         "x": ["batch", info.in_channels, "height", "width"],
         "t": ["batch"],
@@ -49,7 +53,7 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str], 
     }
     model = to_proto(traced.graph, info.name, stored, ports)
     helper.set_model_props(model, info.to_metadata())
-    _write(model, target, sum(array.nbytes for array in stored.values()))
+    _write(model, target, size)
     return info
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import tempfile
 from collections import Counter
@@ -14,26 +13,23 @@ from typing import Any, Final
 import onnx
 
 from i2sb_export.typed import retyped
-from i2sb_rt.engines.engine_file import EngineFile, Profile, Shape, read_note, write_engine
+from i2sb_rt.engines.engine_file import (
+    EngineFile,
+    Profile,
+    Shape,
+    architecture_here,
+    library,
+    read_note,
+    write_engine,
+)
 from i2sb_rt.engines.native import cache_folder
 from i2sb_rt.errors import DeviceError, ModelFileError, UsageError
 from i2sb_rt.model_file import ModelInfo, file_sha256, read_info, replacing
 
-MODULES: Final = ("tensorrt", "tensorrt_rtx")
 _LARGEST: Final = 2_000_000_000  # bytes of a network that is parsed from memory
 
 Report = Callable[[str, float], None]
 """Told the phase that the builder is in, and which share of it is done, 0 to 1."""
-
-
-def library() -> Any:
-    """Return the module `tensorrt`, or else `tensorrt_rtx`; DeviceError where neither is installed."""
-    for name in MODULES:
-        try:
-            return importlib.import_module(name)
-        except ImportError:
-            continue
-    raise DeviceError("building engines needs TensorRT: pip install 'i2sb-rt[tensorrt]'.")
 
 
 def parse_shapes(text: str | None, info: ModelInfo) -> Profile:
@@ -163,7 +159,7 @@ def _choose(trt: Any, config: Any, architectures: Sequence[str]) -> tuple[str, .
     """Set the GPUs that the engine is for, and return their names."""
     known = getattr(trt, "ComputeCapability", None)
     if known is None or not architectures:
-        here = _architecture_here()
+        here = architecture_here()
         if list(architectures) not in ([], [here]):
             raise UsageError(f"--arch: {trt.__name__} builds for the GPU that is here ({here or 'none'}); leave it out")
         if here is None:
@@ -179,22 +175,13 @@ def _choose(trt: Any, config: Any, architectures: Sequence[str]) -> tuple[str, .
     return tuple(architectures)
 
 
-def _architecture_here() -> str | None:
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    major, minor = torch.cuda.get_device_capability()
-    return f"sm{major}{minor}"
-
-
 class _Timings:
     """The builder's measurements of kernels, kept between runs in the user's cache."""
 
     def __init__(self, trt: Any, config: Any) -> None:
         self.config = config
         # Without a GPU nothing is measured, and TensorRT-RTX refuses to make a cache.
-        folder = None if _architecture_here() is None else cache_folder("tensorrt")
+        folder = None if architecture_here() is None else cache_folder("tensorrt")
         self.path = None if folder is None else folder / f"{trt.__name__}-{trt.__version__}.timings"
         if self.path is not None:
             before = self.path.read_bytes() if self.path.exists() else b""

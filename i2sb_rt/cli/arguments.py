@@ -22,7 +22,9 @@ def add_speed(parser: Any) -> None:
     speed.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     speed.add_argument("--jobs", type=int, metavar="N", help="images at work at once (default: by images and threads)")
     speed.add_argument("--batch", type=int, metavar="N", help="images or tiles that a GPU takes together (default: 1)")
-    speed.add_argument("--engine", choices=("auto", "native", "torch", "cuda"), default="auto", help="(default: auto)")
+    speed.add_argument(
+        "--engine", type=_engine, default="auto", metavar="NAME", help="auto, native, torch, cuda, FILE.engine (auto)"
+    )
     speed.add_argument(
         "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto", help="(default: auto)"
     )
@@ -40,6 +42,13 @@ def add_files(parser: Any) -> Any:
     files.add_argument("--json", action="store_true", help="print one JSON line an image and a summary line")
     files.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return files
+
+
+def _engine(text: str) -> str:
+    names = ("auto", "native", "torch", "cuda")
+    if text not in names and not text.endswith(".engine"):
+        raise argparse.ArgumentTypeError(f"one of {', '.join(names)}, or FILE.engine, not {text!r}")
+    return text
 
 
 def _tile(text: str) -> str | int:

@@ -20,7 +20,10 @@ PRECISIONS: Final = {
 
 
 class Engine(Protocol):
-    """A network ready to run. name: native, torch or cuda; precision: that of its sums; core: what the core calls."""
+    """A network ready to run.
+
+    name: native, torch, cuda or tensorrt; precision: that of its sums; core: what the core calls.
+    """
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -39,7 +42,7 @@ def open_engine(
     jobs: int = 1,
     batch: int | None = None,
 ) -> Engine:
-    """Open a model's network with the named engine.
+    """Open a model's network with the named engine, or with FILE.engine that `i2sb-rt export` built of it.
 
     "auto" takes a GPU where PyTorch and Triton have one, else OpenVINO where it is installed, else PyTorch.
     threads: of all jobs together, None is one a core. jobs: network calls that may run at once; only OpenVINO runs
@@ -50,8 +53,9 @@ def open_engine(
         raise UsageError(f"threads is at least 1, not {threads}")
     if engine == "auto":
         engine = _best()
-    if batch is not None and engine != "cuda":
-        raise UsageError(f"a batch is a choice of the engine cuda; {engine} takes the model's own")
+    built = engine.endswith(".engine")
+    if batch is not None and engine != "cuda" and not built:
+        raise UsageError(f"a batch is a choice of engines on a GPU; {engine} takes the model's own")
     if batch is not None and not 1 <= batch <= MAX_BATCH:
         raise UsageError(f"batch lies in 1 .. {MAX_BATCH}, not {batch}")
     if not 1 <= jobs <= MAX_JOBS:
@@ -68,7 +72,13 @@ def open_engine(
         from i2sb_rt.engines.cuda import CudaEngine
 
         return CudaEngine(path, precision, batch=batch)
-    raise UsageError(f"engine is auto, {', '.join(PRECISIONS)}, not {engine!r}")
+    if built:
+        if precision != "auto":
+            raise UsageError(f"precision is a choice at the building of an engine, so it is auto, not {precision!r}")
+        from i2sb_rt.engines.tensorrt import TensorRTEngine
+
+        return TensorRTEngine(Path(engine), path, batch)
+    raise UsageError(f"engine is auto, {', '.join(PRECISIONS)} or FILE.engine, not {engine!r}")
 
 
 def _best() -> str:

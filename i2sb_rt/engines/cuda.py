@@ -1,42 +1,21 @@
-"""The loop on a GPU: state, noise and coefficients stay there, and one captured step is replayed once a plan row.
-
-The same code runs without graphs on a CPU, where the kernels' NumPy and C++ twins take Triton's place: that is how it
-is tested where there is no GPU.
-"""
+"""PyTorch and Triton on a GPU: the folded network in the loop that stays there."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
-from i2sb_kernels.bridge_step import COLUMNS, bridge_step
-from i2sb_rt import _core
-from i2sb_rt.engines.gathering import Gathering
-from i2sb_rt.errors import DeviceError, OutOfMemoryError
+from i2sb_rt.errors import DeviceError
 
 try:
     import torch
-    from torch import Tensor
-    from torch.nn import functional as F
 except ImportError as error:
     raise DeviceError("the engine cuda needs PyTorch: pip install 'i2sb-rt[gpu]'") from error
 
-from i2sb_rt.engines.tiles import Tiles
+from i2sb_rt.engines.device import DeviceEngine
+from i2sb_rt.engines.loop import Loop
 from i2sb_rt.networks.fused import FusedUNet
 from i2sb_rt.networks.loading import load_network
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-F32 = NDArray[np.float32]
-OnRow = Callable[[int], bool]
 
 DTYPES: Final = {
     "fp32": torch.float32,
@@ -44,21 +23,13 @@ DTYPES: Final = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-BATCHES: Final = (1, 2, 4, 8, 16, 32)
-WHOLE: Final = 8  # rows of a plan that is captured as one graph
-GRAPHS_KEPT: Final = 8
-_COLUMN: Final = {name: index for index, name in enumerate(COLUMNS)}
 
 
-class CudaEngine:
-    """The folded network and the loop around it on one device; "auto" is bf16 on a GPU that computes it, else fp16.
+class CudaEngine(DeviceEngine):
+    """The folded network in a precision; "auto" is bf16 on a GPU that computes it, else fp16.
 
-    batch: images of one size, or tiles of one image, that are run together; with fewer the rest is empty, so that an
-    image's bytes do not depend on its company. Images come from as many threads. None is one image, and the model's own
-    batch of tiles.
+    batch: as in `DeviceEngine`. Raises DeviceError where there is no GPU.
     """
-
-    name = "cuda"
 
     def __init__(self, path: Path, precision: str = "auto", device: str = "cuda", batch: int | None = None) -> None:
         if device == "cuda" and not torch.cuda.is_available():
@@ -67,298 +38,7 @@ class CudaEngine:
             precision = (
                 "bf16" if device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
             )
-        self.precision = precision
         network = load_network(path)
         network.to(device)
-        self._loop = Loop(FusedUNet(network, DTYPES[precision]), tf32=precision == "tf32", bucket=batch)
-        self._gathering = Gathering(self._run, batch or 1)
-        self.core = _core.Engine.whole(self._sample)
-
-    def _sample(self, x: F32, rows: F32, **options: Any) -> tuple[F32, F32 | None]:
-        """Run a plan, as the core asks for it; together with others of its kind that wait."""
-        alone = len(x) > 1 or options["tile"] or options["trajectory"] or options["draws"] is not None
-        sides = [None if options[name] is None else options[name].shape for name in ("cond", "mask")]
-        same = (rows.tobytes(), options["clip"], options["known"], options["overlap"], options["network_batch"])
-        kind = object() if alone else (x.shape, *sides, *same)
-        return self._gathering(kind, {"x": x, "rows": rows, **options})
-
-    def _run(self, requests: list[dict[str, Any]]) -> list[tuple[F32, F32 | None] | BaseException]:
-        """Run requests of one kind as one batch; one that is cancelled does not stop the others."""
-        options = {**requests[0], "seeds": [seed for request in requests for seed in request["seeds"]]}
-        if len(requests) > 1:
-            for name in ("x", "x1", "cond", "mask"):
-                if options[name] is not None:
-                    options[name] = np.concatenate([request[name] for request in requests])
-        stopped: set[int] = set()
-
-        def on_row(row: int) -> bool:
-            for index, request in enumerate(requests):
-                if index not in stopped and request["on_row"] is not None and request["on_row"](row):
-                    stopped.add(index)
-            return len(stopped) == len(requests)
-
-        try:
-            watched = any(request["on_row"] is not None for request in requests)
-            out, path = self._loop.run(**{**options, "on_row": on_row if watched else None})
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemoryError(f"the GPU has not enough memory: {error}") from error
-        if len(requests) == 1:
-            return [(out, path)]
-        cancelled = _core.CancelledError("stopped by the caller")
-        return [cancelled if index in stopped else (out[index : index + 1], None) for index in range(len(requests))]
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a captured step depends on: another of these needs another graph."""
-
-    batch: int
-    channels: int
-    height: int
-    width: int
-    cond: int
-    masked: bool
-    reads_x1: bool
-    history: int
-    clip: bool
-    known: str
-    states: int
-    tile: int
-    overlap: int
-    group: int
-
-
-class Step:
-    """The buffers of one shape, and one step over them."""
-
-    def __init__(self, network: FusedUNet, shape: Shape) -> None:
-        self.network, self.shape = network, shape
-        device = network.step.device
-        image = (shape.batch, shape.channels, shape.height, shape.width)
-
-        def planes(wanted: bool) -> Tensor | None:
-            return torch.zeros(image, device=device) if wanted else None
-
-        self.x = torch.zeros(image, device=device)
-        self.x1 = planes(shape.reads_x1)
-        self.h1, self.h2 = planes(shape.history >= 1), planes(shape.history >= 2)
-        self.x0 = planes(shape.history >= 2)
-        self.mask = torch.zeros((shape.batch, 1, *image[2:]), device=device) if shape.masked else None
-        self.cond = torch.zeros((shape.batch, shape.cond, *image[2:]), device=device) if shape.cond else None
-        self.seeds = torch.zeros(shape.batch, dtype=torch.int64, device=device)
-        self.rows = torch.zeros((0, len(COLUMNS)), device=device)
-        self.slots = self.x.new_zeros((shape.states, *image)) if shape.states else None
-        self.slot = torch.zeros(1, dtype=torch.int64, device=device)
-        # With tiles the network sees cuttings of x, and o is blended; else it sees what the step before wrote.
-        self.tiles = Tiles(self.x, shape.tile, shape.overlap, shape.group) if shape.tile else None
-        self.o = torch.zeros_like(self.x) if shape.tile else None
-        self.seen = None if shape.tile else self._input(self.x, self.cond)
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
-
-    def load(self, rows: F32, **arrays: Any) -> None:
-        """Copy a call's arrays in. Buffers keep their places, so that graphs hold; a longer plan makes others."""
-        if len(rows) > len(self.rows):
-            self.rows = self.rows.new_zeros((self.network.capacity, len(COLUMNS)))
-            self.graphs.clear()
-        for name, array in {"rows": rows, **arrays}.items():
-            buffer = getattr(self, name)
-            if buffer is not None:
-                buffer[: len(array)].copy_(_pinned(array, buffer.device), non_blocking=True)
-                buffer[len(array) :].zero_()
-        for history in (self.h1, self.h2):
-            if history is not None:
-                history.zero_()
-        if self.seen is not None:
-            self.seen.copy_(self._input(self.x, self.cond))
-        self.network.step.zero_()
-        self.slot.fill_(len(rows) - 1)
-
-    def run(self, z: Tensor | None = None, z_known: Tensor | None = None) -> None:
-        """Run the row that the network's step holds, and go on to the next; nothing here waits for the device."""
-        if self.tiles is not None and self.o is not None:
-            self.tiles.predict(self._predict, self.x, self.cond, self.o)
-            o, patch = self.o, 0
-        else:
-            assert self.seen is not None
-            o, patch = self.network(self.seen), self.network.patch
-        bridge_step(
-            self.x, o, self.rows, self.network.step, clip=self.shape.clip, known=self.shape.known,  # type: ignore[arg-type]
-            x1=self.x1, mask=self.mask, h1=self.h1, h2=self.h2, x0=self.h1 if self.x0 is None else self.x0,
-            z=z, z_known=z_known, seeds=self.seeds, patch=patch, seen=self.seen,
-        )  # fmt: skip
-        if self.h1 is not None and self.h2 is not None and self.x0 is not None:
-            self.h2.copy_(self.h1)
-            self.h1.copy_(self.x0)
-        if self.slots is not None:
-            self.slots.index_copy_(0, self.slot, self.x[None])
-            self.slot.sub_(1)
-        self.network.step.add_(1)
-
-    def _input(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """Return state and cond [B, C, H, W], float32, in the network's type and layout."""
-        network = self.network
-        seen = x if cond is None else torch.cat([x, cond], 1)
-        seen = F.pixel_unshuffle(seen, network.patch) if network.patch > 1 else seen
-        rows = seen.new_zeros((len(seen), *seen.shape[2:], network.in_width), dtype=network.dtype)
-        rows[..., : seen.shape[1]] = seen.permute(0, 2, 3, 1)
-        return rows
-
-    def _predict(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """Map the state and cond [B, C, H, W], float32, to the network's output [B, C, H, W], as it comes."""
-        out = self.network(self._input(x, cond)).permute(0, 3, 1, 2)
-        return F.pixel_shuffle(out, self.network.patch) if self.network.patch > 1 else out
-
-
-def _pinned(array: Any, device: torch.device) -> Tensor:
-    tensor = torch.tensor(array)  # a copy: what is given may be read-only, and is not ours for long
-    return tensor.pin_memory() if device.type == "cuda" else tensor
-
-
-class Loop:
-    """Runs plans on the device of a folded network. bucket: the batch that is always run, None for the next larger one.
-
-    With a bucket an image's bytes do not depend on its company: every kernel meets the same shapes. Where there are
-    tiles it is the batch of tiles, and images are taken one by one.
-    """
-
-    def __init__(self, network: FusedUNet, tf32: bool = False, bucket: int | None = None) -> None:
-        self.network, self.tf32, self.bucket = network, tf32, bucket
-        self.graphed = network.step.device.type == "cuda"
-        self._steps: OrderedDict[Shape, Step] = OrderedDict()
-        self._pool: Any = None
-
-    def run(
-        self, x: F32, rows: F32, *, x1: F32, clip: bool = False, known: str = "renew", cond: F32 | None = None,
-        mask: F32 | None = None, seeds: Sequence[int] | None = None, draws: F32 | None = None,
-        trajectory: bool = False, tile: int = 0, overlap: int = 0, network_batch: int = 0, on_row: OnRow | None = None,
-    ) -> tuple[F32, F32 | None]:  # fmt: skip
-        """Run a plan [rows, 10] on x [B, C, H, W]; the arguments are those of `_core.sample`.
-
-        Returns the result, and with trajectory the states [B, rows, C, H, W], index 0 final.
-        Raises CancelledError where on_row says to stop.
-        """
-        parts, paths = [], []
-        most = 1 if self.bucket and tile else self.bucket or BATCHES[-1]
-        for first in range(0, len(x), most):
-            part = slice(first, first + most)
-            done, path = self._part(
-                x[part], rows, on_row, draws[:, part] if draws is not None else None, trajectory,
-                (clip, known, tile, overlap, network_batch), x1=x1[part], cond=None if cond is None else cond[part],
-                mask=None if mask is None else mask[part],
-                seeds=np.array((seeds or [0] * len(x))[part], np.uint64).view(np.int64),
-            )  # fmt: skip
-            parts.append(done)
-            paths.append(path)
-        return np.concatenate(parts), np.concatenate(paths) if trajectory else None
-
-    def _part(
-        self, x: F32, rows: F32, on_row: OnRow | None, draws: F32 | None, trajectory: bool,
-        how: tuple[bool, str, int, int, int], **arrays: Any,
-    ) -> tuple[F32, Any]:  # fmt: skip
-        clip, known, tile, overlap, group = how
-        used = {name: bool(rows[:, column].any()) for name, column in _COLUMN.items()}
-        batch = len(x) if self.bucket and tile else self.bucket or next(size for size in BATCHES if size >= len(x))
-        cond, mask = arrays["cond"], arrays["mask"]
-        _, channels, height, width = x.shape
-        shape = Shape(
-            batch=batch, channels=channels, height=height, width=width, cond=0 if cond is None else cond.shape[1],
-            masked=mask is not None, reads_x1=used["c"] or mask is not None, history=2 if used["e"] else int(used["d"]),
-            clip=clip, known=known, states=len(rows) if trajectory else 0, tile=tile, overlap=overlap,
-            group=self.bucket or group or batch,
-        )  # fmt: skip
-        if self.network.set_times(torch.tensor(rows[:, 0])):
-            self._steps.clear()
-        step = self._step(shape)
-        step.load(rows, x=x, **{name: array for name, array in arrays.items() if array is not None})
-        with self._precision():
-            if self.graphed and draws is None:
-                self._replay(step, len(rows), on_row)
-            else:
-                self._eager(step, rows, draws, on_row)
-        path = (
-            None
-            if step.slots is None
-            else step.slots.transpose(0, 1)[: len(x)].to("cpu", copy=True).contiguous().numpy()
-        )
-        return step.x[: len(x)].to("cpu", copy=True).numpy(), path
-
-    def _step(self, shape: Shape) -> Step:
-        step = self._steps.get(shape) or Step(self.network, shape)
-        self._steps[shape] = step
-        self._steps.move_to_end(shape)
-        if len(self._steps) > GRAPHS_KEPT:
-            self._steps.popitem(last=False)
-        return step
-
-    def _eager(self, step: Step, rows: F32, draws: F32 | None, on_row: OnRow | None) -> None:
-        """Run row by row, with recorded draws in the order that the core takes them."""
-        left = iter([] if draws is None else draws)
-
-        def take(wanted: bool) -> Tensor | None:
-            if draws is None or not wanted:
-                return None
-            drawn = torch.zeros_like(step.x)
-            array = next(left)
-            drawn[: len(array)] = torch.tensor(array).to(drawn.device)
-            return drawn
-
-        for row, columns in enumerate(rows):
-            z = take(columns[_COLUMN["s"]] != 0)
-            step.run(z, take(step.mask is not None and columns[_COLUMN["r"]] != 0))
-            _ask(on_row, row)
-
-    def _replay(self, step: Step, rows: int, on_row: OnRow | None) -> None:
-        """Replay a graph of one row once a row, or one of the whole plan if it is short and nobody watches."""
-        count = rows if rows <= WHOLE and on_row is None else 1
-        if count not in step.graphs:
-            step.graphs[count] = self._capture(step, count)
-        graph = step.graphs[count]
-        behind = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        for row in range(0, rows, count):
-            graph.replay()
-            if on_row is not None:  # at most one step ahead of the device, so that a stop is heard in time
-                if row:
-                    behind.synchronize()
-                behind.record()
-                _ask(on_row, row)
-
-    def _capture(self, step: Step, count: int) -> torch.cuda.CUDAGraph:
-        """Capture `count` steps; the buffers' contents are what they were."""
-        kept = {
-            name: getattr(step, name).clone()
-            for name in ("x", "seen", "h1", "h2", "slot")
-            if getattr(step, name) is not None
-        }
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # kernels are compiled and chosen before the capture
-            for _ in range(2):
-                self.network.step.zero_()
-                step.slot.copy_(kept["slot"])
-                step.run()
-        torch.cuda.current_stream().wait_stream(stream)
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            for _ in range(count):
-                step.run()
-        for name, value in kept.items():
-            getattr(step, name).copy_(value)
-        self.network.step.zero_()
-        return graph
-
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        """Compute float32 convolutions and products as asked: PyTorch's own default would let TF32 in."""
-        before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
-def _ask(on_row: OnRow | None, row: int) -> None:
-    if on_row is not None and on_row(row):
-        raise _core.CancelledError("stopped by the caller")
+        loop = Loop(FusedUNet(network, DTYPES[precision]), tf32=precision == "tf32", bucket=batch)
+        super().__init__("cuda", precision, loop, batch)

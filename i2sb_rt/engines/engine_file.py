@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import importlib.util
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,10 +16,35 @@ from i2sb_rt.errors import DeviceError, ModelFileError, OutputError
 from i2sb_rt.model_file import ModelInfo, file_sha256, replacing
 
 FORMAT: Final = 1
+MODULES: Final = ("tensorrt", "tensorrt_rtx")
 _LARGEST_NOTE: Final = 1 << 20
 
 Shape = tuple[int, int, int]
 """Batch, height and width."""
+
+
+def library(wanted: Sequence[str] = MODULES) -> Any:
+    """Return the first of these modules that is installed; DeviceError where none is, or one is not TensorRT's."""
+    for name in wanted:
+        if name not in MODULES:
+            raise DeviceError(f"{name!r} is no release of TensorRT; there are {' and '.join(MODULES)}.")
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise DeviceError(f"engines need {' or '.join(wanted)}: pip install 'i2sb-rt[tensorrt]'.")
+
+
+def architecture_here() -> str | None:
+    """Tell what PyTorch's GPU is, such as sm89; None where there is none, or no PyTorch."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability()
+    return f"sm{major}{minor}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,17 +9,24 @@ from typing import Any
 import onnx
 import pytest
 
-from i2sb_export import tensorrt
 from i2sb_export.tensorrt import build_engine, layers_of, parse_shapes
 from i2sb_export.typed import retyped
 from i2sb_rt import models
 from i2sb_rt.cli import main
-from i2sb_rt.engines.engine_file import Profile, load_engine, note_of, require_source
+from i2sb_rt.engines.engine_file import (
+    MODULES,
+    Profile,
+    architecture_here,
+    library,
+    load_engine,
+    note_of,
+    require_source,
+)
 from i2sb_rt.errors import DeviceError, ModelFileError, UsageError
 from i2sb_rt.model_file import read_info
 
 Exported = Any
-HERE = [name for name in tensorrt.MODULES if importlib.util.find_spec(name)]
+HERE = [name for name in MODULES if importlib.util.find_spec(name)]
 if not HERE:
     pytest.skip("neither TensorRT nor TensorRT-RTX is installed", allow_module_level=True)
 rtx = pytest.mark.skipif(HERE[0] != "tensorrt_rtx", reason="TensorRT builds for the GPU that is here alone")
@@ -43,7 +50,7 @@ def test_the_jpeg_model_becomes_an_engine_for_two_gpus(tmp_path: Path, capsys: p
     assert "sm89, sm120, 1x64x64, 1x512x512, 1x1024x1024 pixels" in told
     assert "35 in HALF" in told
     assert "not run here" in told
-    version = tensorrt.library().__version__
+    version = library().__version__
     about, data = load_engine(target, "tensorrt_rtx", version, "sm120")
     assert (about.info, about.precision) == (read_info(models.find("jpeg")), "fp16")
     assert about.profile == Profile(min=(1, 64, 64), opt=(1, 512, 512), max=(1, 1024, 1024))
@@ -94,7 +101,7 @@ def test_shapes_are_read(text: str | None, profile: list[tuple[int, int, int]]) 
 def test_what_cannot_be_built_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
-    if not options and tensorrt._architecture_here() is not None:
+    if not options and architecture_here() is not None:
         pytest.skip("there is a GPU")
     assert main(["export", "jpeg", "-o", str(tmp_path / "m.engine"), *options]) in (2, 6)
     assert words in capsys.readouterr().err
@@ -107,7 +114,7 @@ def test_a_name_that_is_no_engine_s_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_machine_without_tensorrt_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in tensorrt.MODULES:
+    for name in MODULES:
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DeviceError, match=r"pip install 'i2sb-rt\[tensorrt\]'"):
         build_engine(models.find("jpeg"), tmp_path / "m.engine", architectures=["sm89"])

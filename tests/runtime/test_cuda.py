@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from i2sb_export.onnx import export_onnx
 from i2sb_rt import Plan, Restorer, Schedule, _core, load
-from i2sb_rt.engines.cuda import CudaEngine, Loop
+from i2sb_rt.engines.cuda import CudaEngine
+from i2sb_rt.engines.loop import Loop, Planes
 from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError, UsageError
 from i2sb_rt.model_file import ModelInfo, save_safetensors
 from i2sb_rt.networks import UNet
@@ -49,14 +51,29 @@ class GoldenNetwork:
         return 0.4 * x + 0.15 * torch.sin(3 * x) + 0.1 * torch.roll(x, 1, 2) + 2e-4 * time
 
 
+class GoldenPlanes(Planes):
+    """The same as an engine of another library: planes in, planes out, its time as an input."""
+
+    def bound(self, batch: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            assert x.shape[0] == batch
+            assert x.shape[2:] == (height, width)
+            time = self.time(batch)[:, None, None, None]
+            return 0.4 * x + 0.15 * torch.sin(3 * x) + 0.1 * torch.roll(x, 1, 3) + 2e-4 * time
+
+        return run
+
+
+@pytest.mark.parametrize("planes", [False, True], ids=["rows", "planes"])
 @pytest.mark.parametrize("case", CASES)
-def test_reproduces_the_published_trajectories(case: str) -> None:
+def test_reproduces_the_published_trajectories(case: str, planes: bool) -> None:
     bridge, calls, kind = case.split("/")
     nfe, beta_max = int(calls.removeprefix("nfe")), float(bridge.split("betamax")[1])
     plan = Plan.posterior(Schedule(1000, beta_max), nfe, ot_ode="ode" in kind, clip="clip" in kind)
     given = {name: GOLDEN[f"{case}/{name}"] for name in ("noises", "mask") if f"{case}/{name}" in GOLDEN}
     x1 = GOLDEN[f"{case}/x1"]
-    loop = Loop(GoldenNetwork(x1.shape[1]))  # type: ignore[arg-type]
+    network: Any = GoldenPlanes(DEVICE) if planes else GoldenNetwork(x1.shape[1])
+    loop = Loop(network)
     _, path = loop.run(
         x1, plan.rows, x1=x1, clip=plan.clip, known=plan.known, mask=given.get("mask"), draws=given.get("noises"),
         trajectory=True,
@@ -204,9 +221,9 @@ def test_stopping_one_image_of_a_batch_leaves_the_others(batches: tuple[Restorer
 
 
 def test_a_batch_is_for_gpus(folder: Path) -> None:
-    with pytest.raises(UsageError, match="choice of the engine cuda"):
+    with pytest.raises(UsageError, match="choice of engines on a GPU"):
         load(folder / "plain.onnx", engine="torch", batch=4)
-    with pytest.raises(UsageError, match="choice of the engine cuda"):
+    with pytest.raises(UsageError, match="choice of engines on a GPU"):
         load(folder / "plain.onnx", engine="torch", batch=200)
     with pytest.raises(UsageError, match=r"batch lies in 1 \.\. 128, not 0"):
         load(folder / "plain.onnx", engine="cuda", batch=0)

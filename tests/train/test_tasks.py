@@ -99,9 +99,7 @@ def test_a_few_steps_end_in_a_model_that_restores(
 
 
 @pytest.mark.parametrize("prediction", ["noise", "mean"])
-def test_a_few_steps_end_in_a_model_that_fills_holes(
-    make_recipe: MakeRecipe, prediction: str, tmp_path: Path
-) -> None:
+def test_a_few_steps_end_in_a_model_that_fills_holes(make_recipe: MakeRecipe, prediction: str, tmp_path: Path) -> None:
     bridge = {**INPAINT["bridge"], "prediction": prediction}
     trainer, restorer = exported(make_recipe(**{**INPAINT, "bridge": bridge}, **MICRO), tmp_path)
     assert restorer.info.prediction == prediction
