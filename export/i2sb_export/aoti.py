@@ -55,8 +55,11 @@ def export_package(source: Path, target: Path, device: str = "cpu") -> ModelInfo
     return info
 
 
-def open_package(path: Path) -> tuple[ModelInfo, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
-    """Return what a package says of itself, and its network. Raises ModelFileError for a file that is none."""
+def open_package(path: Path) -> tuple[ModelInfo, Callable[[torch.Tensor, torch.Tensor], torch.Tensor], str]:
+    """Return what a package says of itself, its network, and the device that it is for.
+
+    Raises ModelFileError for a file that is none.
+    """
     if not path.is_file():
         raise ModelFileError(f"{path}: there is no such package.")
     try:
@@ -64,4 +67,4 @@ def open_package(path: Path) -> tuple[ModelInfo, Callable[[torch.Tensor, torch.T
         metadata = network.get_metadata()
     except Exception as error:
         raise ModelFileError(f"{path}: cannot be loaded as a package ({error}).") from None
-    return ModelInfo.from_metadata(metadata, str(path)), network
+    return ModelInfo.from_metadata(metadata, str(path)), network, metadata["AOTI_DEVICE_KEY"]

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from i2sb_export.tensorrt import Report
-    from i2sb_export.verify import Check
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -26,7 +25,9 @@ def add_export_parser(subparsers: "Subparsers") -> None:
     parser.add_argument("--to", choices=("onnx", "tensorrt", "aoti"), help="(default: by the ending of FILE)")
     onnx = parser.add_argument_group("to ONNX")
     onnx.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of stored weights (default: fp16)")
-    onnx.add_argument("--verify", action="store_true", help="then compare the file with PyTorch, as `verify` does")
+    parser.add_argument(
+        "--no-verify", action="store_true", help="do not compare the result with the model, as `verify`"
+    )
     engine = parser.add_argument_group("to an engine of TensorRT or TensorRT-RTX")
     engine.add_argument(
         "--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="of activations (default: fp16)"
@@ -43,9 +44,13 @@ def add_export_parser(subparsers: "Subparsers") -> None:
 
 def add_verify_parser(subparsers: "Subparsers") -> None:
     """Register `verify`; it sets `run`, a function of the arguments that returns an exit code."""
-    parser = subparsers.add_parser("verify", help="compare an ONNX file with its source (needs the extra `export`)")
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
-    parser.add_argument("--against", type=Path, required=True, metavar="MODEL.safetensors")
+    parser = subparsers.add_parser("verify", help="compare an export with its source (needs the extra `export`)")
+    parser.add_argument("model", type=Path, metavar="EXPORT", help="an .onnx, .engine or .pt2 file")
+    parser.add_argument("--against", required=True, metavar="MODEL", help="the model file, or shipped one, it is of")
+    parser.add_argument(
+        "--images", type=Path, metavar="PATH", help="clean pictures to damage and restore (one is drawn)"
+    )
+    parser.add_argument("--task", metavar="NAME", help="what damages them (default: the model's own task)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON in place of the table")
     parser.set_defaults(run=_verify)
 
@@ -63,13 +68,11 @@ def _to_onnx(options: argparse.Namespace) -> int:
     info = export_onnx(source, options.output, options.dtype)
     size = options.output.stat().st_size / 2**20
     print(f"{options.output}: {info.name}, {info.dtype}, {size:.1f} MiB, weights {info.weights_sha256[:16]}")
-    return _report(options.output, source, as_json=False) if options.verify else 0
+    return _proved(options, source)
 
 
 def _to_engine(options: argparse.Namespace) -> int:
-    """Build an engine, then compare the network that it was built of with the model; 0 if that holds, else 1."""
     from i2sb_export.tensorrt import build_engine
-    from i2sb_export.verify import verify_typed
     from i2sb_rt import models
 
     source = models.find(options.model)
@@ -81,24 +84,17 @@ def _to_engine(options: argparse.Namespace) -> int:
         f"{options.output}: {about.info.name}, {about.precision}, {about.size / 2**20:.1f} MiB, {about.library} "
         f"{about.version}, {', '.join(about.architectures)}, {sizes} pixels"
     )
-    checks = verify_typed(source, about.precision)
-    print(_as_table(checks))
-    print("not run here: the engine itself; compare it on its GPU.")
-    return 0 if all(check.holds for check in checks) else 1
+    return _proved(options, source)
 
 
 def _to_package(options: argparse.Namespace) -> int:
-    """Compile a package, then compare it with PyTorch where it can run; 0 if that holds, else 1."""
     from i2sb_export.aoti import export_package
-    from i2sb_export.verify import verify_package
     from i2sb_rt import models
 
     source = models.find(options.model)
     info = export_package(source, options.output, options.device)
     print(f"{options.output}: {info.name}, {options.device}, {options.output.stat().st_size / 2**20:.1f} MiB")
-    checks = verify_package(options.output, source, options.device)
-    print(_as_table(checks))
-    return 0 if all(check.holds for check in checks) else 1
+    return _proved(options, source)
 
 
 @contextmanager
@@ -121,30 +117,23 @@ def _progress(quiet: bool) -> "Iterator[Report | None]":
         yield report
 
 
+def _proved(options: argparse.Namespace, source: Path) -> int:
+    """Compare what was exported with its source, unless that is not wanted; 0 if all of it holds, else 1."""
+    if options.no_verify:
+        return 0
+    from i2sb_export.proof import Request, prove
+
+    proof = prove(Request(options.output, source))
+    print(proof.text())
+    return 0 if proof.holds else 1
+
+
 def _verify(options: argparse.Namespace) -> int:
-    return _report(options.model, options.against, options.json)
+    """Print what is found; 0 if all of it holds, else 1."""
+    from i2sb_export.proof import Request, prove
+    from i2sb_rt import models
 
-
-def _report(exported: Path, source: Path, as_json: bool) -> int:
-    """Print what `verify` finds; 0 if all of it holds, else 1."""
-    from i2sb_export.verify import verify
-
-    checks = verify(exported, source)
-    good = all(check.holds for check in checks)
-    print(json.dumps(_as_json(checks, good)) if as_json else _as_table(checks))
-    return 0 if good else 1
-
-
-def _as_json(checks: "list[Check]", good: bool) -> dict[str, object]:
-    return {"ok": good, "checks": [{**vars(check), "ok": check.holds} for check in checks]}
-
-
-def _as_table(checks: "list[Check]") -> str:
-    width = max(len(check.what) for check in checks)
-    lines = []
-    for check in checks:
-        verdict = "    " if check.limit is None else "ok  " if check.holds else "FAIL"
-        error = f"{check.error:.1e}" if check.unit == "relative" else f"{check.error:g}"
-        limit = "" if check.limit is None else f" of {check.limit:g} allowed"
-        lines.append(f"{verdict} {check.what:<{width}}  {error} {check.unit}{limit}  {check.detail}".rstrip())
-    return "\n".join(lines)
+    against = models.find(options.against)
+    proof = prove(Request(options.model, against, options.images, options.task))
+    print(json.dumps(proof.record(), allow_nan=False) if options.json else proof.text())
+    return 0 if proof.holds else 1

@@ -64,8 +64,9 @@ def to_proto(
 ) -> onnx.ModelProto:
     """Write the graph anew with the weights in it; only what is named here gets in.
 
-    stored: each parameter as float32 or float16, taken out one by one; float16 is cast to float32 where it is used. ports: the shapes of x, t
-    and out. Every other constant is a Constant node, so the initializers are the parameters and nothing else.
+    stored: each parameter as float32 or float16, taken out one by one; float16 is cast to float32 where it is used.
+    ports: the shapes of x, t and out. Every other constant is a Constant node, so the initializers are the parameters
+    and nothing else.
     """
     cast = {name: f"{name}/fp32" for name, array in stored.items() if array.dtype == np.float16}
     nodes = [

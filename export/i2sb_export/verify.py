@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from i2sb_export import engines
 from i2sb_export.tensorrt import layers_of
 from i2sb_export.typed import retyped
 from i2sb_rt import _core
 from i2sb_rt.engines import open_engine
-from i2sb_rt.errors import DeviceError, from_core
+from i2sb_rt.errors import from_core
 from i2sb_rt.model_file import ModelInfo, Weights, load_weights, read_info, stored_weights
-from i2sb_rt.networks.loading import load_network
 from i2sb_rt.plan import Plan
 from i2sb_rt.schedule import Schedule
 
@@ -102,19 +102,26 @@ class _Case:
 
 
 def _compare_outputs(exported: Path, source: Path, info: ModelInfo) -> Iterator[Check]:
+    """Compare engine by engine, for the networks of large models do not fit into memory side by side."""
+
+    def native() -> _core.Engine:
+        with from_core():
+            model = _core.Model(str(exported))
+        return open_engine(exported, model, "native", None, "fp32").core
+
+    cases = list(_cases(info))
+    wanted, original = (_outputs(engines.pytorch(path).core, cases) for path in (exported, source))
+    for case, after, before in zip(cases, wanted, original, strict=True):
+        yield _compare(f"{case.label}, rounding of weights", after, before, None)
+    others = {"ONNX Runtime": lambda: engines.onnxruntime(exported).core, "OpenVINO": native}
+    for name, opened in others.items():
+        for case, found, right in zip(cases, _outputs(opened(), cases), wanted, strict=True):
+            yield _compare(f"{case.label}, {name}", found, right, TOLERANCES[case.kind])
+
+
+def _outputs(engine: _core.Engine, cases: Sequence[_Case]) -> list[F32]:
     with from_core():
-        model = _core.Model(str(exported))
-    engines = {
-        "ONNX Runtime": _onnxruntime(exported),
-        "OpenVINO": open_engine(exported, model, "native", None, "fp32").core,
-    }
-    reference = open_engine(exported, model, "torch", None, "fp32").core
-    original = _pytorch(source)
-    for case in _cases(info):
-        wanted = _run(reference, case)
-        for name, engine in engines.items():
-            yield _compare(f"{case.label}, {name}", _run(engine, case), wanted, TOLERANCES[case.kind])
-        yield _compare(f"{case.label}, rounding of weights", wanted, _run(original, case), None)
+        return [_core.sample(engine, case.rows, case.x1, clip=case.clip, cond=case.cond) for case in cases]
 
 
 def verify_typed(exported: Path, precision: str) -> list[Check]:
@@ -127,41 +134,31 @@ def verify_typed(exported: Path, precision: str) -> list[Check]:
     checks = list(_compare_types(typed, precision))
     if precision == "bf16":  # ONNX Runtime has no CPU kernels for it
         return checks
-    reference = _onnxruntime(str(exported))
+    cases = [case for case in _cases(info) if case.kind == "network"]
+    wanted = _outputs(engines.onnxruntime(exported).core, cases)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "typed.onnx"
         onnx.save_model(typed, str(path), save_as_external_data=True, location="typed.data")
-        engine = _onnxruntime(str(path))
-        for case in _cases(info):
-            if case.kind == "network":
-                wanted, limit = _run(reference, case), TYPED_TOLERANCES[precision]
-                checks.append(_compare(f"{case.label}, {precision}", _run(engine, case), wanted, limit))
+        outputs = _outputs(engines.onnxruntime(path).core, cases)
+    for case, found, right in zip(cases, outputs, wanted, strict=True):
+        checks.append(_compare(f"{case.label}, {precision}", found, right, TYPED_TOLERANCES[precision]))
     return checks
 
 
-def verify_package(package: Path, source: Path, device: str = "cpu") -> list[Check]:
+def verify_package(package: Path, source: Path) -> list[Check]:
     """Compare an AOTInductor package with the model file it was made of: metadata, outputs, a restoration.
 
     The outputs are held against PyTorch with the same weights on a CPU, at several sizes and batches.
     """
-    import torch
-
     from i2sb_export.aoti import open_package
 
-    info, network = open_package(package)
+    info = open_package(package)[0]
     checks = [_compare_metadata(info, read_info(source))]
-    if not checks[0].holds:
-        return checks
-
-    def predict(x: F32, t: F32) -> F32:
-        with torch.no_grad():
-            out: F32 = network(torch.tensor(x).to(device), torch.tensor(t).to(device)).cpu().numpy()
-        return out
-
-    engine, reference = _core.Engine.callback(predict), _pytorch(source)
-    for case in _cases(info):
-        wanted = _run(reference, case)
-        checks.append(_compare(f"{case.label}, AOTInductor", _run(engine, case), wanted, TOLERANCES[case.kind]))
+    if checks[0].holds:
+        cases = list(_cases(info))
+        outputs = [_outputs(opened.core, cases) for opened in (engines.package(package), engines.pytorch(source))]
+        for case, found, right in zip(cases, *outputs, strict=True):
+            checks.append(_compare(f"{case.label}, AOTInductor", found, right, TOLERANCES[case.kind]))
     return checks
 
 
@@ -184,11 +181,6 @@ def _compare(what: str, found: F32, wanted: F32, limit: float | None) -> Check:
     return Check(what, absolute / largest if largest else absolute, limit, "relative", f"{absolute:.1e} absolute")
 
 
-def _run(engine: _core.Engine, case: _Case) -> F32:
-    with from_core():
-        return _core.sample(engine, case.rows, case.x1, clip=case.clip, cond=case.cond)
-
-
 def _cases(info: ModelInfo) -> Iterator[_Case]:
     """Yield single network calls at several sizes, then a whole restoration of a picture with noise."""
     draw = np.random.default_rng(0)
@@ -204,41 +196,14 @@ def _cases(info: ModelInfo) -> Iterator[_Case]:
         schedule = Schedule(info.interval, info.beta_max, info.t0, info.T)
         calls = min(max(info.nfe, _CALLS[0]), _CALLS[1], info.interval - 1)
         plan = Plan.posterior(schedule, calls, info.ot_ode or info.sampler == "ode", info.clip, info.prediction)
-        x1 = _picture(info.channels, side, side + step, draw)
+        x1 = drawn_picture(info.channels, side, side + step, draw)
         yield _Case("restoration", plan.rows, x1, x1 if info.cond_x1 else None, info.clip)
 
 
-def _picture(channels: int, height: int, width: int, draw: np.random.Generator) -> F32:
+def drawn_picture(channels: int, height: int, width: int, draw: np.random.Generator) -> F32:
     """Draw a picture with slopes, edges and a little noise, float32 [1, C, H, W] in [-1, 1]."""
     y, x = np.mgrid[:height, :width]
     c = np.arange(channels)[:, None, None]
     picture = 0.6 * np.sin(x / (5 + c) + y / 9) + 0.3 * np.where((x + (c + 2) * y) % 23 < 11, 1, -1)
     noisy: F32 = (picture + draw.normal(0, 0.05, picture.shape)).clip(-1, 1).astype(np.float32)
     return noisy[None]
-
-
-def _onnxruntime(path: str | Path) -> _core.Engine:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise DeviceError("verifying needs ONNX Runtime: pip install 'i2sb-rt[export]'.") from None
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def predict(x: F32, t: F32) -> F32:
-        out: F32 = session.run(["out"], {"x": x, "t": t})[0]
-        return out
-
-    return _core.Engine.callback(predict)
-
-
-def _pytorch(path: Path) -> _core.Engine:
-    import torch
-
-    network = load_network(path)
-
-    def predict(x: F32, t: F32) -> F32:
-        with torch.inference_mode():
-            out: F32 = network(torch.tensor(x), torch.tensor(t)).numpy()
-        return out
-
-    return _core.Engine.callback(predict)

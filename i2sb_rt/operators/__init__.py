@@ -19,7 +19,7 @@ from i2sb_rt.operators.masks import center_mask, freeform_mask
 from i2sb_rt.operators.mixture import DEFAULT, mixture
 from i2sb_rt.operators.noisy import noisy
 
-__all__ = ["NAMES", "Operator", "center_mask", "downsample", "freeform_mask", "get"]
+__all__ = ["NAMES", "Operator", "center_mask", "downsample", "freeform_mask", "get", "of_task"]
 
 NAMES: Final = (
     "jpeg-QF",
@@ -34,7 +34,24 @@ NAMES: Final = (
 `mixture:NAME,NAME,...` names its members. `NAME+noise-LEVEL` adds noise, LEVEL of white to black strong.
 """
 
+TASKS: Final = {
+    "jpeg": tuple(f"jpeg-{quality}-exact" for quality in (10, 5, 20, 40, 60, 80, 95)),
+    "sr4x": ("sr4x-bicubic",),
+    "deblur": (*(f"gaussian-{sigma}+noise-0.01" for sigma in (2, 1, 3)), "blur-uni-exact", "blur-gauss-exact"),
+    "inpaint": ("inpaint-freeform1020", "inpaint-freeform2030"),
+}
+"""Which operators stand for the task of a model that undoes more than one, the most typical first."""
+
 _NUMBER: Final = r"([0-9]{1,4}(?:\.[0-9]{1,4})?)"
+
+
+def of_task(task: str) -> tuple[Operator, ...]:
+    """Return the operators that stand for a model's task, the most typical first; of no other task, none."""
+    names = TASKS.get(task, (task,))
+    try:
+        return tuple(get(name) for name in names)
+    except UsageError:
+        return ()
 
 
 def get(name: str) -> Operator:

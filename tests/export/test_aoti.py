@@ -27,7 +27,8 @@ def package(patched: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_a_package_holds_network_and_metadata(package: Path, patched: Exported) -> None:
-    info, network = open_package(package)
+    info, network, device = open_package(package)
+    assert device == "cpu"
     assert info == read_info(patched.source)
     reference, draw = load_network(patched.source), torch.Generator().manual_seed(0)
     for batch, height, width in ((1, 32, 20), (3, 64, 48), (2, 8, 8)):

@@ -87,10 +87,14 @@ def test_another_graph_is_found(patched: Exported, tmp_path: Path) -> None:
 
 def test_export_and_verify_in_one(bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "m.onnx"
-    assert main(["export", str(bare), "-o", str(target), "--verify"]) == 0
+    assert main(["export", str(bare), "-o", str(target)]) == 0
     table = capsys.readouterr().out
     assert "ok   weights" in table
     assert "FAIL" not in table
+    assert "no operator is known for the task test" in table
+    target.unlink()
+    assert main(["export", str(bare), "-o", str(target), "--no-verify"]) == 0
+    assert "weights" not in capsys.readouterr().out.split("\n", 1)[1]
 
 
 @pytest.mark.parametrize(
