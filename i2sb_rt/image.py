@@ -73,6 +73,16 @@ class Picture:
         return len(self.colour[0])
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return the pictures directly in a folder, by name, or the file itself. Raises UsageError where there are none."""
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file or folder")
+    files = sorted(one for one in path.iterdir() if one.suffix.lower() in FORMATS) if path.is_dir() else [path]
+    if not files:
+        raise UsageError(f"{path}: this folder holds no pictures")
+    return files
+
+
 def read(source: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> Picture:
     """Read a PNG, JPEG, WebP or TIFF; a name that ends as that of another of them is refused.
 

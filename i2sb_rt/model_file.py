@@ -86,6 +86,8 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """
     metadata, read = _open(Path(path))
     info = ModelInfo.from_metadata(metadata, str(path))
+    if info.is_quantized:
+        raise ModelFileError(f"{path}: its weights are in int8, for the engine native alone; take what it was made of.")
     stored = read()
     found = weights_sha256(stored)
     if found != info.weights_sha256:

@@ -14,9 +14,11 @@ BRIDGE_SAMPLERS: Final = ("sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb")
 SAMPLERS: Final = (*BRIDGE_SAMPLERS, "dsb")
 DTYPES: Final = ("fp32", "fp16", "bf16")
 UNHASHED: Final = "0" * 64
+QUANTIZED: Final = PREFIX + "quantized"  # of files whose convolutions compute in 8 bits: "int8"
 
-_BRIDGE_KEYS: Final = frozenset({"interval", "beta_max", "t0", "T", "ot_ode"})
+_BRIDGE_KEYS: Final = frozenset({"interval", "beta_max", "t0", "T", "ot_ode", "cond_mask"})
 _DSB_KEYS: Final = frozenset({"gammas", "direction"})
+_LATER: Final = frozenset({"cond_mask"})  # keys that files may lack, and do where they would be 0
 _LARGEST: Final = 2**31 - 1
 
 
@@ -42,6 +44,7 @@ class ModelInfo:
     direction: str = ""
     cond_x1: bool = False
     add_x1_noise: bool = False
+    cond_mask: bool = False
     clip: bool = False
     channels: int = 3
     upscale: int = 1
@@ -76,14 +79,22 @@ class ModelInfo:
         return self.sampler == "dsb"
 
     @property
+    def is_quantized(self) -> bool:
+        """Whether this model computes in 8 bits, which the engine native alone does."""
+        return QUANTIZED in self.extra
+
+    @property
     def fills_holes(self) -> bool:
         """Whether this model inpaints: its task begins with `inpaint`."""
         return self.task.startswith("inpaint")
 
     @property
     def in_channels(self) -> int:
-        """Channels of the network's input: the state's, and those of cond where the model asks for it."""
-        return self.channels * (2 if self.cond_x1 else 1)
+        """Channels of the network's input: the state's, and those of cond where the model asks for it.
+
+        With cond_x1 that is x1; with cond_mask x1 with zeros in the hole, and the mask.
+        """
+        return self.channels * (2 if self.cond_x1 or self.cond_mask else 1) + int(self.cond_mask)
 
     @classmethod
     def kinds(cls, dsb: bool) -> dict[str, Any]:
@@ -99,7 +110,9 @@ class ModelInfo:
         """
         kinds = cls.kinds(dsb=metadata.get(PREFIX + "sampler") == "dsb")
         for key in ("format", "sampler", *kinds):
-            if PREFIX + key not in metadata:
+            if key in _LATER and PREFIX + key not in metadata:
+                kinds.pop(key)
+            elif PREFIX + key not in metadata:
                 raise ModelFileError(f"{source}: the metadata lack the key {PREFIX}{key}; is this an i2sb-rt model?")
         values: dict[str, Any] = {}
         for key, kind in kinds.items():
@@ -118,8 +131,8 @@ class ModelInfo:
 
     def to_metadata(self) -> dict[str, str]:
         """Flat text metadata, the exact inverse of `from_metadata`."""
-        texts = {PREFIX + key: _WRITERS[kind](getattr(self, key)) for key, kind in self.kinds(self.is_dsb).items()}
-        return {**texts, **self.extra}
+        kinds = {key: kind for key, kind in self.kinds(self.is_dsb).items() if key not in _LATER or getattr(self, key)}
+        return {**{PREFIX + key: _WRITERS[kind](getattr(self, key)) for key, kind in kinds.items()}, **self.extra}
 
 
 _Rule = tuple[str, bool, str]  # the key, whether its rule holds, what would be right
@@ -156,6 +169,8 @@ def _process_rules(info: ModelInfo) -> Iterator[_Rule]:
         for key in sorted(_BRIDGE_KEYS):
             yield key, not getattr(info, key), "left out for the sampler dsb"
         return
+    yield "cond_mask", not info.cond_mask or info.fills_holes, "0 for a model whose task is not to fill holes"
+    yield "cond_mask", not (info.cond_mask and info.cond_x1), "0 with cond_x1"
     yield "prediction", info.prediction in ("noise", "mean"), "noise or mean for every sampler but dsb"
     yield "interval", 2 <= info.interval <= 1_000_000 and info.interval % 2 == 0, "an even number from 2 to 1000000"
     yield "beta_max", 0 < info.beta_max < math.inf, "above 0"
@@ -186,7 +201,11 @@ def _network_rules(info: ModelInfo) -> Iterator[_Rule]:
         return
     wanted = {"in_channels": info.in_channels, "out_channels": info.channels}
     for key, count in wanted.items():
-        yield "network", network.get(key) == count, f"a network with {key} = {count}, as channels and cond_x1 say"
+        yield (
+            "network",
+            network.get(key) == count,
+            f"a network with {key} = {count}, as channels, cond_x1 and cond_mask say",
+        )
     patch, levels = network.get("patch", 1), network.get("channel_mult", [1, 2, 4, 8])
     sound = isinstance(patch, int) and 1 <= patch <= 64 and isinstance(levels, list) and 1 <= len(levels) <= 12
     yield "network", sound, "a U-Net of patch 1 to 64 and of 1 to 12 levels in channel_mult"

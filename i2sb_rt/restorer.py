@@ -52,6 +52,8 @@ def load(
         model = _core.Model(str(path))
     info = ModelInfo.from_metadata(model.metadata, str(path))
     at_once = jobs if jobs is not None else 2 * batch if batch is not None and batch > 1 else 1
+    if info.is_quantized and engine == "auto":
+        engine = "native"
     opened = open_engine(path, model, engine, threads, precision, at_once, batch)
     return Restorer(path, info, model, opened, at_once, threads)
 

@@ -28,9 +28,16 @@ def add_export_parser(subparsers: "Subparsers") -> None:
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare the result with the model, as `verify`"
     )
+    int8 = parser.add_argument_group("to ONNX in int8, for CPUs (needs the extra `int8`)")
+    int8.add_argument(
+        "--calibrate", type=Path, metavar="DIR", help="clean pictures that set the scales of --precision int8"
+    )
+    int8.add_argument(
+        "--task", metavar="NAME,...", help="what damages them (default: what the model's task stands for)"
+    )
     engine = parser.add_argument_group("to an engine of TensorRT or TensorRT-RTX")
     engine.add_argument(
-        "--precision", choices=("fp16", "bf16", "fp32"), default="fp16", help="of activations (default: fp16)"
+        "--precision", choices=("fp16", "bf16", "fp32", "int8"), help="of activations (default: fp16); int8: see above"
     )
     engine.add_argument(
         "--shapes", metavar="MIN:OPT:MAX", help="each [Bx]HxW or one side (default: the model's smallest, its tile)"
@@ -56,9 +63,37 @@ def add_verify_parser(subparsers: "Subparsers") -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from i2sb_rt.errors import UsageError
+
     endings = {".engine": "tensorrt", ".pt2": "aoti"}
     ways = {"onnx": _to_onnx, "tensorrt": _to_engine, "aoti": _to_package}
-    return ways[options.to or endings.get(options.output.suffix, "onnx")](options)
+    kind = options.to or endings.get(options.output.suffix, "onnx")
+    in_int8 = options.precision == "int8"
+    if in_int8 != (options.calibrate is not None) or (in_int8 and kind != "onnx"):
+        raise UsageError("--precision int8 makes an .onnx file, and takes --calibrate DIR, as nothing else does.")
+    if options.precision and kind != ("onnx" if in_int8 else "tensorrt"):
+        raise UsageError(
+            "--precision is for engines, and int8 for .onnx files; weights of others are --dtype fp16 or fp32."
+        )
+    return _to_int8(options) if in_int8 else ways[kind](options)
+
+
+def _to_int8(options: argparse.Namespace) -> int:
+    from i2sb_export.int8 import quantized
+    from i2sb_rt import models
+    from i2sb_rt.errors import UsageError
+    from i2sb_rt.image import files_of
+    from i2sb_rt.model_file import replacing
+
+    source = models.find(options.model)
+    if options.output.suffix != ".onnx":
+        raise UsageError(f"{options.output}: the name of an exported model ends in .onnx.")
+    model = quantized(source, files_of(options.calibrate), options.task.split(",") if options.task else ())
+    with replacing(options.output) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    before, after = (path.stat().st_size / 2**20 for path in (source, options.output))
+    print(f"{options.output}: {source.stem} in int8, {after:.1f} MiB (before: {before:.1f})")
+    return _proved(options, source)
 
 
 def _to_onnx(options: argparse.Namespace) -> int:
@@ -78,7 +113,7 @@ def _to_engine(options: argparse.Namespace) -> int:
     source = models.find(options.model)
     architectures = options.arch.split(",") if options.arch else []
     with _progress(options.quiet) as report:
-        about = build_engine(source, options.output, options.precision, options.shapes, architectures, report)
+        about = build_engine(source, options.output, options.precision or "fp16", options.shapes, architectures, report)
     sizes = ", ".join("x".join(map(str, shape)) for shape in (about.profile.min, about.profile.opt, about.profile.max))
     print(
         f"{options.output}: {about.info.name}, {about.precision}, {about.size / 2**20:.1f} MiB, {about.library} "

@@ -17,7 +17,7 @@ from i2sb_export.verify import Check
 from i2sb_rt import operators
 from i2sb_rt.engines.engine_file import architecture_here, read_note, require_source
 from i2sb_rt.errors import UsageError
-from i2sb_rt.image import FORMATS, U8, read
+from i2sb_rt.image import U8, files_of, read
 from i2sb_rt.model_file import ModelInfo, read_info
 from i2sb_rt.operators import Operator
 
@@ -96,9 +96,23 @@ def prove(request: Request) -> Proof:
 
 def _prove_onnx(request: Request) -> Proof:
     exported, source = request.exported, request.source
+    if read_info(exported).is_quantized:
+        return _prove_int8(request)
     proof = Proof(verify.verify(exported, source))
     ways = [Way("pytorch", str(source)), Way("onnxruntime", str(exported)), Way("native", str(exported))]
     return _restored(proof, request, exported, ways)
+
+
+def _prove_int8(request: Request) -> Proof:
+    """Judge a file in int8 by the pictures that it restores, beside the native engine in float32."""
+    with _as_onnx(request.source, "fp16") as model:
+        proof = Proof([verify.compare_metadata(read_info(request.exported), read_info(model))])
+        ways = [
+            Way("pytorch", str(request.source)),
+            Way("native", str(model.resolve())),
+            Way("native int8", str(request.exported)),
+        ]
+        return _restored(proof, request, model, ways)
 
 
 def _prove_engine(request: Request) -> Proof:
@@ -160,10 +174,7 @@ def _pictures(path: Path | None) -> list[U8]:
     if path is None:
         drawn = verify.drawn_picture(3, *_DRAWN, np.random.default_rng(0))[0].transpose(1, 2, 0)
         return [np.rint((drawn + 1) * 127.5).astype(np.uint8)]
-    files = sorted(one for one in path.iterdir() if one.suffix.lower() in FORMATS) if path.is_dir() else [path]
-    if not files:
-        raise UsageError(f"--images {path}: holds no pictures")
-    pictures = (read(file).colour for file in files)
+    pictures = (read(file).colour for file in files_of(path))
     return [np.repeat(colour[..., None], 3, axis=2) if colour.ndim == 2 else colour for colour in pictures]
 
 

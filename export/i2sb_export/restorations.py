@@ -32,7 +32,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Way:
-    """An engine by its name, and the file that it runs: pytorch, onnxruntime, native, tensorrt or aoti."""
+    """An engine by its name, and the file that it runs: pytorch, onnxruntime, native, native int8, tensorrt or aoti."""
 
     name: str
     path: str
@@ -129,12 +129,13 @@ def _restore(folder: Path) -> None:
 
 
 def _restorer(model: Path, way: Way) -> Restorer:
-    with from_core():
-        core = _core.Model(str(model))
     path = Path(way.path)
-    if way.name in ("native", "tensorrt"):
-        name, precision = (way.path, "auto") if way.name == "tensorrt" else (way.name, "fp32")
-        return Restorer(model, read_info(model), core, open_engine(model, core, name, None, precision))
+    with from_core():
+        core = _core.Model(str(path if way.name.startswith("native") else model))
+    if way.name.startswith("native"):
+        return Restorer(path, read_info(path), core, open_engine(path, core, "native", None, "fp32"))
+    if way.name == "tensorrt":
+        return Restorer(model, read_info(model), core, open_engine(model, core, way.path, None, "auto"))
     opened = {"pytorch": engines.pytorch, "onnxruntime": engines.onnxruntime, "aoti": engines.package}[way.name](path)
     return Restorer(model, read_info(model), core, opened)
 

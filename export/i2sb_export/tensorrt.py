@@ -100,6 +100,8 @@ def build_engine(
         raise UsageError(f"{target}: the name of an engine ends in .engine.")
     trt = library()
     info = read_info(source)
+    if info.is_quantized:
+        raise UsageError(f"{source}: is in int8, for CPUs; build the engine of the model that it was made of.")
     profile = parse_shapes(shapes, info)
     builder, network = _parsed(trt, retyped(onnx.load(str(source)), precision))
     config = builder.create_builder_config()

@@ -18,6 +18,7 @@ from i2sb_rt import _core
 from i2sb_rt.engines import open_engine
 from i2sb_rt.errors import from_core
 from i2sb_rt.model_file import ModelInfo, Weights, load_weights, read_info, stored_weights
+from i2sb_rt.model_info import QUANTIZED
 from i2sb_rt.plan import Plan
 from i2sb_rt.schedule import Schedule
 
@@ -56,16 +57,16 @@ def verify(exported: str | os.PathLike[str], source: str | os.PathLike[str]) -> 
     """
     exported, source = Path(exported), Path(source)
     info = read_info(exported)
-    checks = [_compare_metadata(info, read_info(source))]
+    checks = [compare_metadata(info, read_info(source))]
     checks.append(_compare_weights(load_weights(exported), load_weights(source), info.dtype))
     if all(check.holds for check in checks):
         checks.extend(_compare_outputs(exported, source, info))
     return checks
 
 
-def _compare_metadata(info: ModelInfo, original: ModelInfo) -> Check:
-    """Compare all but what export is meant to change."""
-    changed = {"i2sb.dtype", "i2sb.weights_sha256"}
+def compare_metadata(info: ModelInfo, original: ModelInfo) -> Check:
+    """Count the keys that differ, but for those that export is meant to change."""
+    changed = {"i2sb.dtype", "i2sb.weights_sha256", QUANTIZED, f"{QUANTIZED}_from"}
     pairs = info.to_metadata().items() ^ original.to_metadata().items()
     keys = sorted({key for key, _ in pairs} - changed)
     return Check("metadata", len(keys), 0, "keys", ", ".join(keys))
@@ -153,7 +154,7 @@ def verify_package(package: Path, source: Path) -> list[Check]:
     from i2sb_export.aoti import open_package
 
     info = open_package(package)[0]
-    checks = [_compare_metadata(info, read_info(source))]
+    checks = [compare_metadata(info, read_info(source))]
     if checks[0].holds:
         cases = list(_cases(info))
         outputs = [_outputs(opened.core, cases) for opened in (engines.package(package), engines.pytorch(source))]
@@ -190,14 +191,16 @@ def _cases(info: ModelInfo) -> Iterator[_Case]:
         x = draw.standard_normal((batch, info.channels, height, width), dtype=np.float32)
         t = draw.uniform(info.t0, info.T or 1) * (info.interval or len(info.gammas))
         row = np.array([[t, 0, 1, 0, 1, 0, 0, 0, 0, 0]], np.float32)  # p = 0, q = 1, b = 1: the output itself
-        cond = draw.standard_normal(x.shape, dtype=np.float32) if info.cond_x1 else None
+        more = info.in_channels - info.channels
+        cond = draw.standard_normal((batch, more, height, width), dtype=np.float32) if more else None
         yield _Case("network", row, x, cond, clip=False)
     if not info.is_dsb:
         schedule = Schedule(info.interval, info.beta_max, info.t0, info.T)
         calls = min(max(info.nfe, _CALLS[0]), _CALLS[1], info.interval - 1)
         plan = Plan.posterior(schedule, calls, info.ot_ode or info.sampler == "ode", info.clip, info.prediction)
         x1 = drawn_picture(info.channels, side, side + step, draw)
-        yield _Case("restoration", plan.rows, x1, x1 if info.cond_x1 else None, info.clip)
+        beside = [x1] * (info.cond_x1 or info.cond_mask) + [np.zeros_like(x1[:, :1])] * info.cond_mask
+        yield _Case("restoration", plan.rows, x1, np.concatenate(beside, 1) if beside else None, info.clip)
 
 
 def drawn_picture(channels: int, height: int, width: int, draw: np.random.Generator) -> F32:

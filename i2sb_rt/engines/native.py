@@ -11,6 +11,7 @@ from typing import Final
 
 from i2sb_rt import _core
 from i2sb_rt.errors import DeviceError, from_core
+from i2sb_rt.model_info import QUANTIZED
 
 # Compiled networks that stay in the cache folder, each a little larger than the model's weights in fp32.
 KEPT: Final = 16
@@ -25,6 +26,7 @@ class NativeEngine:
     name = "native"
 
     def __init__(self, model: _core.Model, threads: int | None, precision: str, jobs: int) -> None:
+        self._is_quantized = QUANTIZED in model.metadata
         cache = cache_folder("openvino")
         if cache is not None:
             prune(cache, KEPT)
@@ -40,8 +42,8 @@ class NativeEngine:
 
     @property
     def precision(self) -> str:
-        """What the network is computed in, fp32 or bf16."""
-        return self.core.precision
+        """What the network is computed in, fp32 or bf16; int8 where that is what its file is for."""
+        return "int8" if self._is_quantized else self.core.precision
 
 
 def openvino_library() -> str | None:

@@ -211,6 +211,30 @@ def test_cond_is_x1_before_noise_is_added_to_it(open_model: Callable[..., _core.
     np.testing.assert_array_equal(seen[0][0][:3], clean + _core.noise(9, 0, 96, 0, 3).reshape(3, 4, 8))
 
 
+@pytest.mark.parametrize("tile", [0, 16])
+def test_cond_mask_shows_what_is_known_and_where_nothing_is(open_model: Callable[..., _core.Model], tile: int) -> None:
+    rng = np.random.default_rng(4)
+    picture = rng.integers(0, 256, (21, 30, 3), np.uint8)  # padded to 24 x 32, or to tiles
+    mask = (rng.random((21, 30)) < 0.3).astype(np.uint8)
+    model = open_model(cond_mask="1", task="inpaint")
+
+    def network(x: F32, t: F32) -> F32:
+        assert x.shape[1] == 7
+        hole = x[:, 6:] == 1
+        np.testing.assert_array_equal(x[:, 6:], hole)
+        assert hole.any()
+        assert not x[:, 3:6][np.broadcast_to(hole, x[:, 3:6].shape)].any()
+        np.testing.assert_array_equal(np.where(hole, 0, x[:, :3]), x[:, 3:6])
+        return np.asarray(x[:, 3:6] + 0.5 * x[:, 6:], np.float32)
+
+    rows = plan({"q": 1, "b": 1})
+    options = {"mask": mask, "seed": 9, "tile": tile, "overlap": 0}
+    restored = _core.restore(model, _core.Engine.callback(network), rows, picture, **options)
+    np.testing.assert_array_equal(restored, np.where(mask[..., None] > 0, 191, picture))  # 0.5 is 191.25
+    with pytest.raises(ValueError, match="sees the mask, so it needs one"):
+        _core.restore(model, _core.Engine.callback(network), rows, picture)
+
+
 def test_the_model_s_batch_is_the_only_batch(open_model: Callable[..., _core.Model]) -> None:
     batches = []
 

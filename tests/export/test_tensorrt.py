@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+import torch
 
+from i2sb_export.onnx import export_onnx
 from i2sb_export.tensorrt import build_engine, layers_of, parse_shapes
 from i2sb_export.typed import retyped
 from i2sb_rt import models
@@ -23,7 +26,9 @@ from i2sb_rt.engines.engine_file import (
     require_source,
 )
 from i2sb_rt.errors import DeviceError, ModelFileError, UsageError
-from i2sb_rt.model_file import read_info
+from i2sb_rt.model_file import read_info, save_safetensors
+from i2sb_rt.networks import UNet
+from i2sb_rt.networks.presets import PRESETS
 
 Exported = Any
 HERE = [name for name in MODULES if importlib.util.find_spec(name)]
@@ -60,6 +65,24 @@ def test_the_jpeg_model_becomes_an_engine_for_two_gpus(tmp_path: Path, capsys: p
         require_source(target, about, models.find("sr4x"))
     with pytest.raises(DeviceError, match="was built for sm89, sm120, but this GPU is sm90"):
         load_engine(target, "tensorrt_rtx", version, "sm90")
+
+
+@rtx
+@pytest.mark.slow  # 552.8 million parameters: minutes, and 10 GiB of memory
+def test_i2sb_s_own_network_becomes_an_engine_for_two_gpus(tmp_path: Path) -> None:
+    config = PRESETS["adm256"]
+    torch.manual_seed(0)
+    weights = {name: tensor.numpy() for name, tensor in UNet(**config).state_dict().items()}
+    info = replace(read_info(models.find("jpeg")), network=config, multiple=32, minimum=256, tile=256, overlap=0)
+    save_safetensors(tmp_path / "adm.safetensors", weights, info)
+    del weights
+    export_onnx(tmp_path / "adm.safetensors", tmp_path / "adm.onnx", "fp16")
+    about = build_engine(tmp_path / "adm.onnx", tmp_path / "adm.engine", "fp16", architectures=["sm89", "sm120"])
+    assert about.profile == Profile(min=(1, 256, 256), opt=(1, 256, 256), max=(1, 256, 256))
+    assert about.architectures == ("sm89", "sm120")
+    assert about.size > 10**9
+    layers = layers_of(retyped(onnx.load(tmp_path / "adm.onnx"), "fp16"))
+    assert {found for (layer, found) in layers.counts if layer == "CONVOLUTION"} == {"HALF"}
 
 
 @rtx

@@ -58,7 +58,7 @@ static int sampling(void) {
   i2sb_plan plan = {sizeof plan, 5, NULL, 0, I2SB_KNOWN_IS_RENEWED};
   i2sb_engine engine = {sizeof engine, NULL, predict, NULL, NULL};
   i2sb_sample_params params;
-  CHECK(i2sb_plan_posterior(&schedule, 5, 1, rows, steps, &error) == I2SB_OK);
+  CHECK(i2sb_plan_posterior(&schedule, I2SB_PREDICTS_NOISE, 5, 1, rows, steps, &error) == I2SB_OK);
   CHECK(steps[0] == 0 && steps[5] == 999);
   plan.rows = rows;
   engine.self = &calls;
@@ -107,12 +107,13 @@ static int nothing_given(void) {
   const int32_t descending[2] = {999, 0};
   CHECK(i2sb_schedule_compute(NULL, NULL, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_schedule_compute(&schedule, NULL, NULL) == I2SB_ERROR_ARGUMENT);
-  CHECK(i2sb_plan_posterior(&schedule, 1, 0, NULL, NULL, NULL) == I2SB_ERROR_ARGUMENT);
-  CHECK(i2sb_plan_posterior(&schedule, 1000, 0, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
-  CHECK(i2sb_plan_dbim(NULL, 1, 1, 0, NULL, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
-  CHECK(i2sb_plan_dbim(&schedule, 1, 4, 0, NULL, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
-  CHECK(i2sb_plan_dbim(&schedule, 1, 1, 0, descending, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
-  CHECK(i2sb_plan_i3sb(&schedule, 1, 2, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_posterior(&schedule, I2SB_PREDICTS_NOISE, 1, 0, NULL, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_posterior(&schedule, 2, 1, 0, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_posterior(&schedule, I2SB_PREDICTS_NOISE, 1000, 0, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_dbim(NULL, 0, 1, 1, 0, NULL, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_dbim(&schedule, 0, 1, 4, 0, NULL, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_dbim(&schedule, 0, 1, 1, 0, descending, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
+  CHECK(i2sb_plan_i3sb(&schedule, 0, 1, 2, &value, NULL, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_noise(0, 0, 1, 0, 0, NULL, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_noise(0, 0, 1, 0, 4, &value, NULL) == I2SB_ERROR_ARGUMENT);
   CHECK(i2sb_tile_origins(10, 4, 4, NULL, &count, NULL) == I2SB_ERROR_ARGUMENT);

@@ -47,7 +47,7 @@ DSB: dict[str, Any] = {
     "gammas": (0.01, 0.02, 1e-05, 0.1, 3.0),
     "direction": "backward",
 }
-KEYS = {f.name for f in fields(ModelInfo)} - {"extra"}
+KEYS = {f.name for f in fields(ModelInfo)} - {"extra", "cond_mask"}
 
 
 def _weights() -> dict[str, np.ndarray[Any, Any]]:
@@ -104,6 +104,18 @@ def infos(draw: st.DrawFn) -> ModelInfo:
         ot_ode=sampler == "ode" and draw(st.booleans()),
         nfe=draw(st.integers(1, interval - 1)),
     )
+
+
+def test_a_model_that_sees_the_mask_says_so_and_others_need_not(toy_info: ModelInfo) -> None:
+    assert "i2sb.cond_mask" not in toy_info.to_metadata()
+    network = {**toy_info.network, "in_channels": 7}
+    info = replace(toy_info, task="inpaint", cond_mask=True, network=network)
+    assert (info.in_channels, info.to_metadata()["i2sb.cond_mask"]) == (7, "1")
+    assert ModelInfo.from_metadata(info.to_metadata(), "m") == info
+    with pytest.raises(ModelFileError, match="in_channels = 7"):
+        replace(info, network=toy_info.network)
+    with pytest.raises(ModelFileError, match=r"cond_mask .*0 with cond_x1"):
+        replace(info, cond_x1=True)
 
 
 @given(infos())
@@ -172,6 +184,8 @@ def test_unknown_keys_are_kept_and_foreign_ones_dropped() -> None:
         ("channels", "0", "at least 1"),
         ("channels", "4", "in_channels = 4"),
         ("cond_x1", "1", "in_channels = 6"),
+        ("cond_mask", "1", "whose task is not to fill holes"),
+        ("cond_mask", "maybe", "0 or 1"),
         ("multiple", "2", "multiple of 4"),
         ("minimum", "18", "multiple of i2sb.multiple"),
         ("minimum", "516", "at least i2sb.minimum"),

@@ -92,6 +92,15 @@ def test_a_bridge_without_noise_hides_nothing_behind_x1(make_recipe: MakeRecipe)
         make_recipe(bridge={"ot_ode": True, "cond_x1": True})
 
 
+def test_a_mask_is_shown_where_there_is_one(make_recipe: MakeRecipe) -> None:
+    with pytest.raises(RecipeError, match=r"bridge\.cond_mask must be false where nothing makes holes"):
+        make_recipe(bridge={"cond_mask": True})
+    inpaint = {"model": {"task": "inpaint"}, "degradation": {"kind": "inpaint"}}
+    with pytest.raises(RecipeError, match=r"bridge\.cond_mask must be false with bridge\.cond_x1"):
+        make_recipe(bridge={"cond_mask": True, "cond_x1": True}, **inpaint)
+    assert make_recipe(bridge={"cond_mask": True, "ot_ode": True}, network={"in_channels": 7}, **inpaint)
+
+
 @pytest.mark.parametrize(
     ("names", "upscale"),
     [

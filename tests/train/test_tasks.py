@@ -98,11 +98,16 @@ def test_a_few_steps_end_in_a_model_that_restores(
     assert restored.shape == (24 * upscale, 21 * upscale, 3)
 
 
+@pytest.mark.parametrize("shown", [False, True], ids=["state", "mask"])
 @pytest.mark.parametrize("prediction", ["noise", "mean"])
-def test_a_few_steps_end_in_a_model_that_fills_holes(make_recipe: MakeRecipe, prediction: str, tmp_path: Path) -> None:
-    bridge = {**INPAINT["bridge"], "prediction": prediction}
-    trainer, restorer = exported(make_recipe(**{**INPAINT, "bridge": bridge}, **MICRO), tmp_path)
-    assert restorer.info.prediction == prediction
+def test_a_few_steps_end_in_a_model_that_fills_holes(
+    make_recipe: MakeRecipe, prediction: str, shown: bool, tmp_path: Path
+) -> None:
+    bridge = {**INPAINT["bridge"], "prediction": prediction, "cond_mask": shown}
+    network = {**MICRO["network"], "in_channels": 7 if shown else 3}
+    task = {**INPAINT, **MICRO, "bridge": bridge, "network": network}
+    trainer, restorer = exported(make_recipe(**task), tmp_path)
+    assert (restorer.info.prediction, restorer.info.cond_mask) == (prediction, shown)
     assert (restorer.info.fills_holes, restorer.info.ot_ode, restorer.info.upscale) == (True, True, 1)
     picture, hole = dead_leaves(24, np.random.default_rng(0)), np.tri(24, dtype=bool)
     given = emptied(picture, hole)

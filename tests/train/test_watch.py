@@ -21,6 +21,7 @@ from i2sb_train.watch import LEVELS, Watch, watching
 MakeRecipe = Callable[..., Recipe]
 TINY = Path(__file__).parents[2] / "train" / "recipes" / "tiny.toml"
 INPAINT = {"model": {"task": "inpaint"}, "degradation": {"kind": "inpaint", "boxes": 0.0}}
+SHOWN = {**INPAINT, "bridge": {**INPAINT.get("bridge", {}), "cond_mask": True}, "network": {"in_channels": 7}}
 COND = {"bridge": {"cond_x1": True, "add_x1_noise": True}, "network": {"in_channels": 6}}
 
 
@@ -71,7 +72,9 @@ def test_what_is_told_of_samples_is_the_loss(make_recipe: MakeRecipe, tmp_path: 
     assert float(sums.sum()) / 4 == pytest.approx(loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("task", [{}, INPAINT, COND], ids=["jpeg", "inpaint", "cond_x1 and noise in x1"])
+@pytest.mark.parametrize(
+    "task", [{}, INPAINT, COND, SHOWN], ids=["jpeg", "inpaint", "cond_x1 and noise in x1", "cond_mask"]
+)
 def test_trajectories_lead_from_the_damaged_picture_to_the_clean_one(
     make_recipe: MakeRecipe, tmp_path: Path, task: dict[str, Any]
 ) -> None:
@@ -83,7 +86,7 @@ def test_trajectories_lead_from_the_damaged_picture_to_the_clean_one(
         assert trainer.run(progress)
     (name,) = written.images
     shown, step = written.images[name]
-    assert (name, step) == ("trajectory/strokes" if task is INPAINT else "trajectory/QF 10", 2)
+    assert (name, step) == ("trajectory/strokes" if "degradation" in task else "trajectory/QF 10", 2)
     assert (shown.shape, shown.dtype) == ((16, 7 * 16, 3), np.uint8)
     assert np.array_equal(shown[:, -16:], picture)
     parts = np.split(shown, 7, axis=1)

@@ -80,7 +80,7 @@ class Samples(Dataset[Sample]):
         if mask is not None and x1.dtype == torch.uint8:
             fill = torch.from_numpy(noise(seed, shape, row=0, purpose=HOLE_FILL))
             x1 = torch.where(torch.from_numpy(mask), fill, to_signal(x1))
-        cond = x1 if bridge.add_x1_noise and bridge.cond_x1 else None
+        cond = x1 if bridge.add_x1_noise and (bridge.cond_x1 or bridge.cond_mask) else None
         if bridge.add_x1_noise:
             x1 = to_signal(x1) + torch.from_numpy(noise(seed, shape, row=0, purpose=X1_NOISE))
         z = None if bridge.ot_ode else torch.from_numpy(noise(seed, shape, row=0))

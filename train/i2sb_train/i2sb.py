@@ -23,6 +23,7 @@ class Bridge:
     ot_ode: bool
     cond_x1: bool
     add_x1_noise: bool
+    cond_mask: bool
     prediction: str
 
     @classmethod
@@ -31,7 +32,7 @@ class Bridge:
         s = Schedule(interval=config.interval, beta_max=config.beta_max, t0=config.t0, T=config.T)
         columns = (s.mu_x0, s.mu_x1, s.std_sb, s.std_fwd, s.noise_levels)
         mu_x0, mu_x1, std_sb, std_fwd, times = (torch.tensor(column) for column in columns)
-        switches = (config.ot_ode, config.cond_x1, config.add_x1_noise, config.prediction)
+        switches = (config.ot_ode, config.cond_x1, config.add_x1_noise, config.cond_mask, config.prediction)
         return cls(mu_x0, mu_x1, std_sb, std_fwd, times, *switches)
 
     @property
@@ -56,8 +57,15 @@ class Bridge:
         is_last = (steps == self.interval - 1).to(x.device)
         return torch.where(is_last[:, None, None, None], x1, x)
 
-    def seen(self, x: Tensor, cond: Tensor) -> Tensor:
-        """Join what the network sees: x, or with cond_x1 the channels of x and then those of x1 as it was given."""
+    def seen(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Join what the network sees: x [B, C, H, W], and behind its channels what it is shown beside.
+
+        With cond_x1 that is x1 as it was given; with cond_mask the same with zeros in the hole, and mask, bool
+        [B, 1, H, W], as 0 and 1.
+        """
+        if self.cond_mask:
+            assert mask is not None
+            return torch.cat([x, cond.masked_fill(mask, 0), mask.to(x.dtype)], dim=1)
         return torch.cat([x, cond], dim=1) if self.cond_x1 else x
 
     def target(self, x: Tensor, x0: Tensor, steps: Tensor) -> Tensor:

@@ -257,7 +257,7 @@ class Trainer:
         x = self.bridge.point(x0, x1, steps, None if z is None else z.to(dtype))
         if mask is not None:
             x = self.bridge.begun(x, x1, steps)
-        seen = self.bridge.seen(x, x1 if cond is None else to_signal(cond).to(dtype))
+        seen = self.bridge.seen(x, x1 if cond is None else to_signal(cond).to(dtype), mask)
         with autocast(self.recipe.train.precision, self.device):
             out = self._parallel(seen.contiguous(memory_format=torch.channels_last), self.bridge.times[steps].to(x))
         return errors(out.to(dtype), self.bridge.target(x, x0, steps), mask)

@@ -45,7 +45,8 @@ class Bridge:
     a network would otherwise have to repeat pixel by pixel for it to be taken away.
     `ot_ode` trains without noise in the bridge; `cond_x1` shows the network the damaged picture beside the state;
     `add_x1_noise` starts the bridge at x1 + N(0, 1), while cond_x1 still shows x1. `ot_ode` and `cond_x1` together need
-    it: from x_k = mu_x0 x0 + mu_x1 x1 and x1 a network could compute x0, and would learn nothing else.
+    it: from x_k = mu_x0 x0 + mu_x1 x1 and x1 a network could compute x0, and would learn nothing else. `cond_mask`
+    shows it the known pixels, with zeros in the hole, and the mask.
     """
 
     interval: int = 1000
@@ -55,6 +56,7 @@ class Bridge:
     ot_ode: bool = False
     cond_x1: bool = False
     add_x1_noise: bool = False
+    cond_mask: bool = False
     prediction: str = "noise"
 
 

@@ -47,6 +47,7 @@ def rules(recipe: Recipe) -> Iterator[Rule]:
         yield key, value_of(recipe, key) >= 0, "0 or more"
     bridge = recipe.bridge
     told = bridge.cond_x1 and bridge.ot_ode and not bridge.add_x1_noise
+    yield "bridge.cond_mask", not (bridge.cond_mask and bridge.cond_x1), "false with bridge.cond_x1"
     yield "bridge.prediction", bridge.prediction in ("noise", "mean"), "noise or mean"
     yield "bridge.cond_x1", not told, "false with bridge.ot_ode, unless with bridge.add_x1_noise"
     yield "train.decay", 0 <= train.decay <= train.steps, "between 0 and train.steps"
@@ -117,6 +118,7 @@ def _acts_locally(name: str) -> bool:
 def _inpaint_rules(recipe: Recipe) -> Iterator[Rule]:
     degradation = recipe.degradation
     fills = degradation.kind == "inpaint" or (degradation.kind == "nvlabs" and _makes_holes(degradation.operators[0]))
+    yield "bridge.cond_mask", fills or not recipe.bridge.cond_mask, "false where nothing makes holes"
     agrees = recipe.model.task.startswith("inpaint") == fills
     yield "model.task", agrees, 'a word that begins with "inpaint" where the degradation makes holes, and nowhere else'
     low, high = degradation.strokes if len(degradation.strokes) == 2 else (1, 0)

@@ -80,7 +80,8 @@ def one_call(
     dtype = next((p.dtype for p in network.parameters()), torch.float32)
     x1, cond = (x.to(device, dtype) for x in start(bridge, damaged, mask, seed))
     step = torch.tensor([bridge.interval - 1])
-    out = network(bridge.seen(x1, cond), bridge.times[step].to(x1))
+    hole = None if mask is None else torch.from_numpy(mask)[None, None].to(device)
+    out = network(bridge.seen(x1, cond, hole), bridge.times[step].to(x1))
     return to_bytes(bridge.clean(x1, out.to(dtype), step)[0].float().cpu().numpy())
 
 
@@ -92,6 +93,7 @@ def trajectory(
     config = recipe.bridge
     damaged, mask = damage(picture, np.random.default_rng([_SEED, 0]))
     x1, cond = start(bridge, damaged, mask, seed=0)
+    hole = None if mask is None else torch.from_numpy(mask)[None, None]
     dtype = next(network.parameters()).dtype
     schedule = Schedule(interval=config.interval, beta_max=config.beta_max, t0=config.t0, T=config.T)
     points: Tensor = sample(
@@ -99,7 +101,7 @@ def trajectory(
         x1,
         Plan.posterior(schedule, min(_CALLS, config.interval - 1), config.ot_ode, recipe.model.clip, config.prediction),
         mask=None if mask is None else mask[None, None],
-        cond=cond if config.cond_x1 else None,
+        cond=bridge.seen(x1, cond, hole)[:, x1.shape[1] :] if config.cond_x1 or config.cond_mask else None,
         trajectory=True,
     )
     shown = [x1[0], *points[0].flip(0)]

@@ -23,7 +23,7 @@ struct Tensor {
 // What the loop must know of a model, from its metadata.
 struct ModelRules {
   int channels = 0, batch = 1;
-  bool cond_x1 = false, add_x1_noise = false;
+  bool cond_x1 = false, cond_mask = false, add_x1_noise = false;
   SizeRules size{};
 };
 

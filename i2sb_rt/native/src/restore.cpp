@@ -75,6 +75,19 @@ std::vector<float> image_noise(uint64_t seed, size_t count, uint32_t purpose, in
   return z;
 }
 
+// What the network is shown beside the state, of x1 as it starts, before any noise is added to it: all of it, or what
+// is known of it, with zeros in the hole, and the mask.
+std::vector<float> shown(const ModelRules& rules, const std::vector<float>& x1, const std::vector<float>& mask) {
+  if (!rules.cond_x1 && !rules.cond_mask) return {};
+  std::vector<float> cond = x1;
+  if (rules.cond_mask) {
+    for (size_t i = 0; i < cond.size(); ++i)
+      if (mask[i % mask.size()] != 0) cond[i] = 0;
+    cond.insert(cond.end(), mask.begin(), mask.end());
+  }
+  return cond;
+}
+
 void check(const ModelRules& rules, const i2sb_restore_params& p) {
   require_struct(&p, "params");
   require(p.image && p.out && p.plan, "image, out or plan is NULL");
@@ -82,6 +95,7 @@ void check(const ModelRules& rules, const i2sb_restore_params& p) {
   if (p.channels != rules.channels)
     fail(I2SB_ERROR_ARGUMENT, "this model restores images of " + std::to_string(rules.channels) +
                                   " channels, the image has " + std::to_string(p.channels));
+  if (rules.cond_mask && !p.mask) fail(I2SB_ERROR_ARGUMENT, "this model sees the mask, so it needs one");
   if (p.mask && rules.size.upscale > 1)
     fail(I2SB_ERROR_ARGUMENT, "a mask has no meaning for a model that enlarges: no pixel of its result is known");
 }
@@ -101,8 +115,7 @@ void restore(const i2sb_model& model, const i2sb_engine& engine, const i2sb_rest
     for (size_t i = 0; i < x.size(); ++i)
       if (mask[i % area] != 0) x[i] = z[i];
   }
-  // cond is x1 as it starts: before any noise is added to it.
-  const std::vector<float> cond = rules.cond_x1 ? x : std::vector<float>{};
+  const std::vector<float> cond = shown(rules, x, mask);
   if (rules.add_x1_noise) {
     const std::vector<float> z = image_noise(p.seed, x.size(), I2SB_NOISE_X1, threads);
     for (size_t i = 0; i < x.size(); ++i) x[i] += z[i];
@@ -118,7 +131,7 @@ void restore(const i2sb_model& model, const i2sb_engine& engine, const i2sb_rest
   sampling.width = layout.padded_width;
   sampling.x1 = x1.empty() ? x.data() : x1.data();
   sampling.cond = cond.empty() ? nullptr : cond.data();
-  sampling.cond_channels = cond.empty() ? 0 : p.channels;
+  sampling.cond_channels = static_cast<int32_t>(cond.size() / area);
   sampling.mask = mask.empty() ? nullptr : mask.data();
   sampling.seeds = &p.seed;
   sampling.tile = layout.tile;
