@@ -28,6 +28,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "patched": {"patch": 2, "channel_mult": [1, 2], "attention": False, "resblock_updown": False},
     # ADM as published, shown the degraded image beside the state.
     "attentive": {"in_channels": 6, "channel_mult": [1, 2], "attention_resolutions": [2], "resblock_updown": True},
+    # As little as has all that ships: compilers take their time for each layer.
+    "compact": {"patch": 2, "attention": False},
     "bare": {"attention": False, "use_scale_shift_norm": False},
 }
 
@@ -86,6 +88,11 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture(scope="session")
 def attentive(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return _export("attentive", tmp_path_factory.mktemp("attentive"))
+
+
+@pytest.fixture(scope="session")
+def compact(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return _export("compact", tmp_path_factory.mktemp("compact"))
 
 
 @pytest.fixture(params=["patched", "attentive"])
