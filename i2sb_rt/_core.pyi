@@ -52,6 +52,9 @@ def plan_i3sb(
     """Rows [nfe, 10] and steps [nfe + 1] of I3SB."""
 
 def noise(seed: int, first: int, count: int, row: int, purpose: int) -> F32: ...
+def fill_hole(planes: F32, mask: F32) -> F32:
+    """Planes [C,H,W] with what is around put smoothly where mask [H,W] is not 0."""
+
 def tile_origins(size: int, tile: int, overlap: int) -> list[int]: ...
 
 class Model:

@@ -16,9 +16,9 @@ DTYPES: Final = ("fp32", "fp16", "bf16")
 UNHASHED: Final = "0" * 64
 QUANTIZED: Final = PREFIX + "quantized"  # of files whose convolutions compute in 8 bits: "int8"
 
-_BRIDGE_KEYS: Final = frozenset({"interval", "beta_max", "t0", "T", "ot_ode", "cond_mask"})
+_BRIDGE_KEYS: Final = frozenset({"interval", "beta_max", "t0", "T", "ot_ode", "cond_mask", "fill"})
 _DSB_KEYS: Final = frozenset({"gammas", "direction"})
-_LATER: Final = frozenset({"cond_mask"})  # keys that files may lack, and do where they would be 0
+_LATER: Final = {"cond_mask": False, "fill": "noise"}  # keys that files may lack, and do where they have these values
 _LARGEST: Final = 2**31 - 1
 
 
@@ -45,6 +45,7 @@ class ModelInfo:
     cond_x1: bool = False
     add_x1_noise: bool = False
     cond_mask: bool = False
+    fill: str = "noise"
     clip: bool = False
     channels: int = 3
     upscale: int = 1
@@ -131,7 +132,7 @@ class ModelInfo:
 
     def to_metadata(self) -> dict[str, str]:
         """Flat text metadata, the exact inverse of `from_metadata`."""
-        kinds = {key: kind for key, kind in self.kinds(self.is_dsb).items() if key not in _LATER or getattr(self, key)}
+        kinds = {key: kind for key, kind in self.kinds(self.is_dsb).items() if getattr(self, key) != _LATER.get(key)}
         return {**{PREFIX + key: _WRITERS[kind](getattr(self, key)) for key, kind in kinds.items()}, **self.extra}
 
 
@@ -167,9 +168,11 @@ def _process_rules(info: ModelInfo) -> Iterator[_Rule]:
         yield "prediction", info.prediction in ("mean", "residual"), "mean or residual for the sampler dsb"
         yield "nfe", 1 <= info.nfe <= len(info.gammas), f"from 1 to the number of gammas, {len(info.gammas)}"
         for key in sorted(_BRIDGE_KEYS):
-            yield key, not getattr(info, key), "left out for the sampler dsb"
+            yield key, getattr(info, key) in (0, _LATER.get(key)), "left out for the sampler dsb"
         return
     yield "cond_mask", not info.cond_mask or info.fills_holes, "0 for a model whose task is not to fill holes"
+    yield "fill", info.fill in ("noise", "smooth"), "noise or smooth"
+    yield "fill", info.fill == "noise" or info.fills_holes, "noise for a model whose task is not to fill holes"
     yield "cond_mask", not (info.cond_mask and info.cond_x1), "0 with cond_x1"
     yield "prediction", info.prediction in ("noise", "mean"), "noise or mean for every sampler but dsb"
     yield "interval", 2 <= info.interval <= 1_000_000 and info.interval % 2 == 0, "an even number from 2 to 1000000"

@@ -1,12 +1,10 @@
 """The loop and the way from 8-bit image to 8-bit image, with networks written in Python."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx_files import make_onnx
 
 from i2sb_rt import _core
 
@@ -135,11 +133,6 @@ def test_arguments_that_do_not_fit_are_refused(changes: dict[str, object], messa
 
 def identity_rows() -> F32:
     return plan({"a": 1})
-
-
-@pytest.fixture
-def open_model(tmp_path: Path) -> Callable[..., _core.Model]:
-    return lambda **changes: _core.Model(str(make_onnx(tmp_path / "model.onnx", **changes)))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (7, 1), (3, 5), (32, 32), (33, 70)])

@@ -47,7 +47,7 @@ DSB: dict[str, Any] = {
     "gammas": (0.01, 0.02, 1e-05, 0.1, 3.0),
     "direction": "backward",
 }
-KEYS = {f.name for f in fields(ModelInfo)} - {"extra", "cond_mask"}
+KEYS = {f.name for f in fields(ModelInfo)} - {"extra", "cond_mask", "fill"}
 
 
 def _weights() -> dict[str, np.ndarray[Any, Any]]:
@@ -106,12 +106,15 @@ def infos(draw: st.DrawFn) -> ModelInfo:
     )
 
 
-def test_a_model_that_sees_the_mask_says_so_and_others_need_not(toy_info: ModelInfo) -> None:
+def test_what_only_models_of_holes_say_may_be_missing(toy_info: ModelInfo) -> None:
     assert "i2sb.cond_mask" not in toy_info.to_metadata()
     network = {**toy_info.network, "in_channels": 7}
     info = replace(toy_info, task="inpaint", cond_mask=True, network=network)
     assert (info.in_channels, info.to_metadata()["i2sb.cond_mask"]) == (7, "1")
     assert ModelInfo.from_metadata(info.to_metadata(), "m") == info
+    smooth = replace(info, fill="smooth")
+    assert smooth.to_metadata() == {**info.to_metadata(), "i2sb.fill": "smooth"}
+    assert ModelInfo.from_metadata(smooth.to_metadata(), "m") == smooth
     with pytest.raises(ModelFileError, match="in_channels = 7"):
         replace(info, network=toy_info.network)
     with pytest.raises(ModelFileError, match=r"cond_mask .*0 with cond_x1"):
@@ -186,6 +189,8 @@ def test_unknown_keys_are_kept_and_foreign_ones_dropped() -> None:
         ("cond_x1", "1", "in_channels = 6"),
         ("cond_mask", "1", "whose task is not to fill holes"),
         ("cond_mask", "maybe", "0 or 1"),
+        ("fill", "smooth", "whose task is not to fill holes"),
+        ("fill", "grey", "noise or smooth"),
         ("multiple", "2", "multiple of 4"),
         ("minimum", "18", "multiple of i2sb.multiple"),
         ("minimum", "516", "at least i2sb.minimum"),

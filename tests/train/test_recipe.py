@@ -92,12 +92,16 @@ def test_a_bridge_without_noise_hides_nothing_behind_x1(make_recipe: MakeRecipe)
         make_recipe(bridge={"ot_ode": True, "cond_x1": True})
 
 
-def test_a_mask_is_shown_where_there_is_one(make_recipe: MakeRecipe) -> None:
+def test_a_mask_is_shown_and_a_hole_filled_where_there_is_one(make_recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match=r"bridge\.cond_mask must be false where nothing makes holes"):
         make_recipe(bridge={"cond_mask": True})
     inpaint = {"model": {"task": "inpaint"}, "degradation": {"kind": "inpaint"}}
     with pytest.raises(RecipeError, match=r"bridge\.cond_mask must be false with bridge\.cond_x1"):
         make_recipe(bridge={"cond_mask": True, "cond_x1": True}, **inpaint)
+    with pytest.raises(RecipeError, match=r'bridge\.fill must be noise but for kind "inpaint"'):
+        make_recipe(bridge={"fill": "smooth"})
+    with pytest.raises(RecipeError, match=r"bridge\.fill must be noise or smooth"):
+        make_recipe(bridge={"fill": "grey"}, **inpaint)
     assert make_recipe(bridge={"cond_mask": True, "ot_ode": True}, network={"in_channels": 7}, **inpaint)
 
 

@@ -98,16 +98,18 @@ def test_a_few_steps_end_in_a_model_that_restores(
     assert restored.shape == (24 * upscale, 21 * upscale, 3)
 
 
-@pytest.mark.parametrize("shown", [False, True], ids=["state", "mask"])
-@pytest.mark.parametrize("prediction", ["noise", "mean"])
+@pytest.mark.parametrize(
+    ("prediction", "shown", "fill"),
+    [("noise", False, "noise"), ("mean", False, "noise"), ("mean", True, "noise"), ("noise", True, "smooth")],
+)
 def test_a_few_steps_end_in_a_model_that_fills_holes(
-    make_recipe: MakeRecipe, prediction: str, shown: bool, tmp_path: Path
+    make_recipe: MakeRecipe, prediction: str, shown: bool, fill: str, tmp_path: Path
 ) -> None:
-    bridge = {**INPAINT["bridge"], "prediction": prediction, "cond_mask": shown}
+    bridge = {**INPAINT["bridge"], "prediction": prediction, "cond_mask": shown, "fill": fill}
     network = {**MICRO["network"], "in_channels": 7 if shown else 3}
     task = {**INPAINT, **MICRO, "bridge": bridge, "network": network}
     trainer, restorer = exported(make_recipe(**task), tmp_path)
-    assert (restorer.info.prediction, restorer.info.cond_mask) == (prediction, shown)
+    assert (restorer.info.prediction, restorer.info.cond_mask, restorer.info.fill) == (prediction, shown, fill)
     assert (restorer.info.fills_holes, restorer.info.ot_ode, restorer.info.upscale) == (True, True, 1)
     picture, hole = dead_leaves(24, np.random.default_rng(0)), np.tri(24, dtype=bool)
     given = emptied(picture, hole)

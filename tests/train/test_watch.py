@@ -21,7 +21,11 @@ from i2sb_train.watch import LEVELS, Watch, watching
 MakeRecipe = Callable[..., Recipe]
 TINY = Path(__file__).parents[2] / "train" / "recipes" / "tiny.toml"
 INPAINT = {"model": {"task": "inpaint"}, "degradation": {"kind": "inpaint", "boxes": 0.0}}
-SHOWN = {**INPAINT, "bridge": {**INPAINT.get("bridge", {}), "cond_mask": True}, "network": {"in_channels": 7}}
+SHOWN = {
+    **INPAINT,
+    "bridge": {**INPAINT.get("bridge", {}), "cond_mask": True, "fill": "smooth"},
+    "network": {"in_channels": 7},
+}
 COND = {"bridge": {"cond_x1": True, "add_x1_noise": True}, "network": {"in_channels": 6}}
 
 

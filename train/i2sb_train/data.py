@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from i2sb_rt import noise
+from i2sb_rt import _core, noise
 from i2sb_rt.errors import I2SBError
+from i2sb_rt.operators.base import Mask
 from i2sb_rt.parallel import cores
 from i2sb_train import recipe
 from i2sb_train.degrade import margin, training_sample
@@ -31,7 +32,7 @@ HOLE_FILL, X1_NOISE = 1, 3
 class Sample(NamedTuple):
     """What a training step takes: one sample, or with a leading axis a batch of them.
 
-    clean: uint8 [3, crop, crop]. x1: uint8, or float32 where it is not bytes (1 is white, -1 black; noise in a hole).
+    clean: uint8 [3, crop, crop]. x1: uint8, or float32 where it is not bytes (1 is white, -1 black; noise or a smooth filling in a hole).
     step: the bridge step to train at, int64 []. z: the bridge's noise, N(0, 1), float32 [3, crop, crop], or None with
     ot_ode. mask: bool [1, crop, crop], True in the hole, or None where nothing is known for sure. cond: what is shown
     to the network with cond_x1 where that is not x1, because of add_x1_noise.
@@ -48,6 +49,15 @@ class Sample(NamedTuple):
         """Take the samples first to last - 1 of a batch, which share its memory."""
         taken: Any = (None if tensor is None else tensor[first:last] for tensor in self)
         return Sample(*taken)
+
+
+def filled(x1: Tensor, mask: Mask, fill: str, seed: int) -> Tensor:
+    """Fill the hole of x1 [3, H, W] as `restore` does: mask bool [H, W]; fill: "noise", the seed's, or "smooth"."""
+    if fill == "smooth":
+        return torch.from_numpy(_core.fill_hole(x1.numpy(), mask.astype(np.float32)))
+    channels, height, width = x1.shape
+    z = torch.from_numpy(noise(seed, (channels, height, width), row=0, purpose=HOLE_FILL))
+    return torch.where(torch.from_numpy(mask), z, x1)
 
 
 class Samples(Dataset[Sample]):
@@ -78,8 +88,7 @@ class Samples(Dataset[Sample]):
         shape = (3, data.crop, data.crop)
         x1 = _tensor(damaged)
         if mask is not None and x1.dtype == torch.uint8:
-            fill = torch.from_numpy(noise(seed, shape, row=0, purpose=HOLE_FILL))
-            x1 = torch.where(torch.from_numpy(mask), fill, to_signal(x1))
+            x1 = filled(to_signal(x1), mask, bridge.fill, seed)
         cond = x1 if bridge.add_x1_noise and (bridge.cond_x1 or bridge.cond_mask) else None
         if bridge.add_x1_noise:
             x1 = to_signal(x1) + torch.from_numpy(noise(seed, shape, row=0, purpose=X1_NOISE))

@@ -24,6 +24,7 @@ class Bridge:
     cond_x1: bool
     add_x1_noise: bool
     cond_mask: bool
+    fill: str
     prediction: str
 
     @classmethod
@@ -32,7 +33,14 @@ class Bridge:
         s = Schedule(interval=config.interval, beta_max=config.beta_max, t0=config.t0, T=config.T)
         columns = (s.mu_x0, s.mu_x1, s.std_sb, s.std_fwd, s.noise_levels)
         mu_x0, mu_x1, std_sb, std_fwd, times = (torch.tensor(column) for column in columns)
-        switches = (config.ot_ode, config.cond_x1, config.add_x1_noise, config.cond_mask, config.prediction)
+        switches = (
+            config.ot_ode,
+            config.cond_x1,
+            config.add_x1_noise,
+            config.cond_mask,
+            config.fill,
+            config.prediction,
+        )
         return cls(mu_x0, mu_x1, std_sb, std_fwd, times, *switches)
 
     @property

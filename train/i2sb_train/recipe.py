@@ -46,7 +46,8 @@ class Bridge:
     `ot_ode` trains without noise in the bridge; `cond_x1` shows the network the damaged picture beside the state;
     `add_x1_noise` starts the bridge at x1 + N(0, 1), while cond_x1 still shows x1. `ot_ode` and `cond_x1` together need
     it: from x_k = mu_x0 x0 + mu_x1 x1 and x1 a network could compute x0, and would learn nothing else. `cond_mask`
-    shows it the known pixels, with zeros in the hole, and the mask.
+    shows it the known pixels, with zeros in the hole, and the mask. `fill` is what x1 holds in a hole: "noise", N(0, 1)
+    as published, or "smooth", a membrane between the known pixels.
     """
 
     interval: int = 1000
@@ -57,6 +58,7 @@ class Bridge:
     cond_x1: bool = False
     add_x1_noise: bool = False
     cond_mask: bool = False
+    fill: str = "noise"
     prediction: str = "noise"
 
 

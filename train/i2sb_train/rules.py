@@ -119,6 +119,9 @@ def _inpaint_rules(recipe: Recipe) -> Iterator[Rule]:
     degradation = recipe.degradation
     fills = degradation.kind == "inpaint" or (degradation.kind == "nvlabs" and _makes_holes(degradation.operators[0]))
     yield "bridge.cond_mask", fills or not recipe.bridge.cond_mask, "false where nothing makes holes"
+    yield "bridge.fill", recipe.bridge.fill in ("noise", "smooth"), "noise or smooth"
+    smooth = recipe.bridge.fill == "noise" or degradation.kind == "inpaint"
+    yield "bridge.fill", smooth, 'noise but for kind "inpaint"'
     agrees = recipe.model.task.startswith("inpaint") == fills
     yield "model.task", agrees, 'a word that begins with "inpaint" where the degradation makes holes, and nowhere else'
     low, high = degradation.strokes if len(degradation.strokes) == 2 else (1, 0)

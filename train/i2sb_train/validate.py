@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from i2sb_rt import Plan, Schedule, noise, sample
 from i2sb_rt.evaluation.metrics import psnr
 from i2sb_rt.operators.base import F32, Mask, to_bytes
-from i2sb_train.data import HOLE_FILL, X1_NOISE, to_signal
+from i2sb_train.data import X1_NOISE, filled, to_signal
 from i2sb_train.degrade import Damage
 from i2sb_train.i2sb import Bridge
 from i2sb_train.recipe import Recipe
@@ -57,7 +57,7 @@ def start(bridge: Bridge, damaged: Pixels | F32, mask: Mask | None, seed: int) -
     cond = to_signal(torch.from_numpy(damaged.transpose(2, 0, 1).copy()))
     shape = (3, *damaged.shape[:2])
     if mask is not None and damaged.dtype == np.uint8:
-        cond = torch.where(torch.from_numpy(mask), torch.from_numpy(noise(seed, shape, row=0, purpose=HOLE_FILL)), cond)
+        cond = filled(cond, mask, bridge.fill, seed)
     x1 = cond
     if bridge.add_x1_noise:
         x1 = x1 + torch.from_numpy(noise(seed, shape, row=0, purpose=X1_NOISE))

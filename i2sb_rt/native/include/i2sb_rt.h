@@ -95,6 +95,10 @@ typedef struct i2sb_plan {
 I2SB_API i2sb_status i2sb_noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, uint32_t purpose,
                                 float* out, i2sb_error* error);
 
+/* Fills planes [C,H,W] in place where mask [H,W] is not 0, smoothly from what is known around. */
+I2SB_API i2sb_status i2sb_fill_hole(int32_t channels, int32_t height, int32_t width, const float* mask, float* planes,
+                                    i2sb_error* error);
+
 /* Where the tiles of one axis begin. `*count` is the capacity of `origins` on entry, the number of tiles on return;
  * with origins NULL only the number is given. */
 I2SB_API i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t* origins, int32_t* count,

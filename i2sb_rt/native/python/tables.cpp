@@ -80,6 +80,20 @@ Array<float> noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, 
   return out;
 }
 
+Array<float> fill_hole(const py::object& planes, const py::object& mask) {
+  const Array<float> given = expect<float>(planes, "planes", 3), hole = expect<float>(mask, "mask", 2);
+  expect_shape(hole, "mask", {given.shape(1), given.shape(2)});
+  Array<float> out({given.shape(0), given.shape(1), given.shape(2)});
+  std::copy(given.data(), given.data() + given.size(), out.mutable_data());
+  const int32_t channels = side(given.shape(0)), height = side(given.shape(1)), width = side(given.shape(2));
+  float* data = out.mutable_data();
+  call([&](i2sb_error* error) {
+    const py::gil_scoped_release release;
+    return i2sb_fill_hole(channels, height, width, hole.data(), data, error);
+  });
+  return out;
+}
+
 std::vector<int32_t> tile_origins(int32_t size, int32_t tile, int32_t overlap) {
   int32_t count = 0;
   call([&](i2sb_error* error) { return i2sb_tile_origins(size, tile, overlap, nullptr, &count, error); });
@@ -100,6 +114,7 @@ void bind_tables(py::module_& module) {
   module.def("plan_i3sb", &plan_i3sb, arg("interval"), arg("beta_max"), arg("t0"), arg("T"), arg("nfe"), arg("eta"),
              arg("mean") = false);
   module.def("noise", &noise, arg("seed"), arg("first"), arg("count"), arg("row"), arg("purpose"));
+  module.def("fill_hole", &fill_hole, arg("planes"), arg("mask"));
   module.def("tile_origins", &tile_origins, arg("size"), arg("tile"), arg("overlap"));
 }
 

@@ -204,6 +204,12 @@ ModelRules read_rules(const std::map<std::string, std::string>& entries) {
   rules.batch = metadata.integer("batch", 1, 4096);
   rules.cond_x1 = metadata.integer("cond_x1", 0, 1) != 0;
   rules.cond_mask = entries.contains("i2sb.cond_mask") && metadata.integer("cond_mask", 0, 1) != 0;
+  if (entries.contains("i2sb.fill")) {
+    const std::string& fill = metadata.value("fill");
+    if (fill != "noise" && fill != "smooth")
+      fail(I2SB_ERROR_MODEL, "i2sb.fill is '" + fill + "', neither noise nor smooth");
+    rules.fills_smoothly = fill == "smooth";
+  }
   rules.add_x1_noise = metadata.integer("add_x1_noise", 0, 1) != 0;
   rules.size.multiple = metadata.integer("multiple", 1, 4096);
   rules.size.minimum = metadata.integer("minimum", 1, 65536);

@@ -24,6 +24,7 @@ struct Tensor {
 struct ModelRules {
   int channels = 0, batch = 1;
   bool cond_x1 = false, cond_mask = false, add_x1_noise = false;
+  bool fills_smoothly = false;  // the hole of x1; else with noise
   SizeRules size{};
 };
 

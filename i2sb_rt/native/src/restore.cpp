@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "failure.hpp"
+#include "fill.hpp"
 #include "i2sb_kernels.h"
 #include "model_file.hpp"
 #include "session.hpp"
@@ -111,9 +112,13 @@ void restore(const i2sb_model& model, const i2sb_engine& engine, const i2sb_rest
   const size_t area = x.size() / p.channels;
   if (p.mask) {
     mask = to_mask(p.mask, layout);
-    const std::vector<float> z = image_noise(p.seed, x.size(), I2SB_NOISE_HOLE, threads);
-    for (size_t i = 0; i < x.size(); ++i)
-      if (mask[i % area] != 0) x[i] = z[i];
+    if (rules.fills_smoothly) {
+      fill_smoothly(x.data(), p.channels, layout.padded_height, layout.padded_width, mask.data());
+    } else {
+      const std::vector<float> z = image_noise(p.seed, x.size(), I2SB_NOISE_HOLE, threads);
+      for (size_t i = 0; i < x.size(); ++i)
+        if (mask[i % area] != 0) x[i] = z[i];
+    }
   }
   const std::vector<float> cond = shown(rules, x, mask);
   if (rules.add_x1_noise) {
