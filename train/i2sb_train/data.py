@@ -32,7 +32,7 @@ HOLE_FILL, X1_NOISE = 1, 3
 class Sample(NamedTuple):
     """What a training step takes: one sample, or with a leading axis a batch of them.
 
-    clean: uint8 [3, crop, crop]. x1: uint8, or float32 where it is not bytes (1 is white, -1 black; noise or a smooth filling in a hole).
+    clean: uint8 [3, crop, crop]. x1: uint8, or float32 where it is not bytes (1 is white, -1 black; a hole is filled).
     step: the bridge step to train at, int64 []. z: the bridge's noise, N(0, 1), float32 [3, crop, crop], or None with
     ot_ode. mask: bool [1, crop, crop], True in the hole, or None where nothing is known for sure. cond: what is shown
     to the network with cond_x1 where that is not x1, because of add_x1_noise.
