@@ -7,18 +7,18 @@ X and OUT are .npy files. Each piece of work is answered by a line of JSON: seco
 """
 
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 
 def peak_memory() -> float:
-    """Peak memory of this process in GiB. Linux keeps it as VmHWM; its ru_maxrss begins with that of the parent."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found, "this system does not tell the peak memory of a process"
-    return int(found[1]) / 2**20
+    """Peak memory of this process in GiB."""
+    from i2sb_rt import parallel
+
+    peak = parallel.peak_memory()
+    assert peak, "this system does not tell the peak memory of a process"
+    return peak / 2**30
 
 
 def answer(begin: float, **facts: object) -> None:

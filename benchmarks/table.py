@@ -11,6 +11,7 @@ COLUMNS = (
     ("OpenVINO by hand", "OpenVINO by hand / this", "{:.2f} x"),
     ("native fp32", "native fp32 / this", "{:.2f} x"),
     ("native bf16", "native bf16 / this", "{:.2f} x"),
+    ("PyTorch bf16", "PyTorch bf16 / this", "{:.2f} x"),
     ("to fp32's picture", "agreement [dB]", "{:.1f} dB"),
     ("of copy bandwidth", "of copy bandwidth", "{:.2f}"),
     ("around the network", "around the network", "{:.1%}"),

@@ -104,6 +104,7 @@ def _write(model: onnx.ModelProto, target: Path, weight_bytes: int) -> None:
         temporary_data.unlink()  # onnx appends to what is there
         onnx.external_data_helper.convert_model_to_external_data(model, location=temporary_data.name)
         onnx.save_model(model, temporary)
+        temporary_data.chmod(temporary.stat().st_mode)  # onnx lets its owner alone read it
         for tensor in model.graph.initializer:
             for entry in tensor.external_data:
                 entry.value = data.name if entry.key == "location" else entry.value

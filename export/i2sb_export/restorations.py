@@ -4,7 +4,6 @@ Each engine works in a process of its own, `python -m i2sb_export.restorations F
 """
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from i2sb_rt.image import U8, Picture
 from i2sb_rt.model_file import read_info
 from i2sb_rt.operators import Operator
 from i2sb_rt.operators.pictures import degrade
+from i2sb_rt.parallel import peak_memory
 
 Mask = NDArray[np.bool_]
 
@@ -138,15 +138,6 @@ def _restorer(model: Path, way: Way) -> Restorer:
         return Restorer(model, read_info(model), core, open_engine(model, core, way.path, None, "auto"))
     opened = {"pytorch": engines.pytorch, "onnxruntime": engines.onnxruntime, "aoti": engines.package}[way.name](path)
     return Restorer(model, read_info(model), core, opened)
-
-
-def peak_memory() -> int | None:
-    """Tell the peak memory of this process in bytes. Linux keeps it as VmHWM; ru_maxrss begins with the parent's."""
-    try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
 
 
 if __name__ == "__main__":

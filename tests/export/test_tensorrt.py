@@ -73,7 +73,8 @@ def test_i2sb_s_own_network_becomes_an_engine_for_two_gpus(tmp_path: Path) -> No
     config = PRESETS["adm256"]
     torch.manual_seed(0)
     weights = {name: tensor.numpy() for name, tensor in UNet(**config).state_dict().items()}
-    info = replace(read_info(models.find("jpeg")), network=config, multiple=32, minimum=256, tile=256, overlap=0)
+    jpeg = read_info(models.find("jpeg"))
+    info = replace(jpeg, network=config, cond_x1=False, multiple=32, minimum=256, tile=256, overlap=0)
     save_safetensors(tmp_path / "adm.safetensors", weights, info)
     del weights
     export_onnx(tmp_path / "adm.safetensors", tmp_path / "adm.onnx", "fp16")

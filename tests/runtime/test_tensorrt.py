@@ -28,7 +28,7 @@ PROFILE = Profile(min=(1, 32, 32), opt=(2, 64, 64), max=(2, 64, 96))
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with a GPU and TensorRT-RTX, as far as is seen from here."""
-    standin_tensorrt.__name__ = "tensorrt_rtx"
+    monkeypatch.setattr(standin_tensorrt, "__name__", "tensorrt_rtx")
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", standin_tensorrt)
     monkeypatch.setattr(tensorrt, "architecture_here", lambda: "sm89")
 
