@@ -199,6 +199,7 @@ def test_weights_too_large_for_one_file_go_beside_it(
     (folder / "big.onnx.data").write_bytes(b"old")
     exporter.export_onnx(bare, path)
     assert sorted(p.name for p in folder.iterdir()) == ["big.onnx", "big.onnx.data"]
+    assert (folder / "big.onnx.data").stat().st_mode == (folder / "big.onnx").stat().st_mode
     network = load_network(path)
     x = np.random.default_rng(4).standard_normal((1, 3, 8, 8), dtype=np.float32)
     with torch.inference_mode():
