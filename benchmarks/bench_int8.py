@@ -17,6 +17,9 @@ from i2sb_rt.evaluation.metrics import psnr
 from i2sb_rt.operators import of_task
 
 LEAST = 40.0  # dB between the pictures that both restore
+EMULATED = (
+    128 * 128
+)  # pixels of the largest case for PyTorch's bf16, which takes a hundred times as long on a CPU without
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,7 @@ def int8_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return path
 
 
-@pytest.mark.parametrize(("height", "width"), [(512, 512), (512, 768)])
+@pytest.mark.parametrize(("height", "width"), [(128, 128), (512, 512), (512, 768)])
 def test_int8(beside: Any, benchmark: Any, model_path: Path, int8_path: Path, height: int, width: int) -> None:
     ours, floats = load(int8_path), {"fp32": load(model_path, precision="fp32")}
     auto = load(model_path)
@@ -53,6 +56,6 @@ def test_int8(beside: Any, benchmark: Any, model_path: Path, int8_path: Path, he
     sizes = {"file [bytes]": int8_path.stat().st_size, "fp32's [bytes]": model_path.stat().st_size}
     benchmark.extra_info |= {"model": ours.info.name, "agreement [dB]": apart, **sizes}
     baselines = {f"native {precision}": call_of(restorer) for precision, restorer in floats.items()}
-    if "bf16" not in floats:
+    if "bf16" not in floats and height * width <= EMULATED:
         baselines["PyTorch bf16"] = call_of(load(model_path, engine="torch", precision="bf16"))
     beside(call_of(ours), baselines, budget=30.0)
