@@ -1,6 +1,7 @@
 """The native core, bound through i2sb_rt.h."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,28 +29,21 @@ def version() -> str: ...
 def schedule_compute(interval: int, beta_max: float, t0: float, T: float) -> dict[str, F64]:
     """The arrays of a schedule, each float64 [interval], by name."""
 
-def plan_posterior(
-    interval: int, beta_max: float, t0: float, T: float, nfe: int, ot_ode: bool, mean: bool = False
-) -> tuple[F32, NDArray[np.int32]]:
-    """Rows [nfe, 10] and steps [nfe + 1] of posterior sampling; mean: the network says x0 itself."""
-
-def plan_dbim(
-    interval: int,
-    beta_max: float,
-    t0: float,
-    T: float,
+def plan(
+    sampler: str | None,
     nfe: int,
-    order: int,
-    eta: float,
+    *,
+    model: Model | None = None,
+    schedule: tuple[int, float, float, float] | None = None,
+    prediction: str | None = None,
+    eta: float | None = None,
     steps: Sequence[int] | None = None,
-    mean: bool = False,
-) -> tuple[F32, NDArray[np.int32]]:
-    """Rows [nfe, 10] and steps [nfe + 1] of DBIM."""
+    clip: bool | None = None,
+) -> tuple[F32, NDArray[np.int32], bool, Literal["x0", "renew"]]:
+    """Rows [nfe, 10], steps [nfe + 1], clip and known of a sampler; what is None, or an nfe of 0, is the model's own.
 
-def plan_i3sb(
-    interval: int, beta_max: float, t0: float, T: float, nfe: int, eta: float, mean: bool = False
-) -> tuple[F32, NDArray[np.int32]]:
-    """Rows [nfe, 10] and steps [nfe + 1] of I3SB."""
+    schedule: interval, beta_max, t0, T.
+    """
 
 def noise(seed: int, first: int, count: int, row: int, purpose: int) -> F32: ...
 def fill_hole(planes: F32, mask: F32) -> F32:
@@ -134,4 +128,4 @@ def restore(
     threads: int = 0,
     observer: Observer | None = None,
 ) -> U8:
-    """Restores one image [H,W,C] of the model's channels; mask [H,W], not 0 = hole."""
+    """Restores one image [H,W,C] of the model's channels, for colour also of 1 or 4; mask [H,W], not 0 = hole."""

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from i2sb_rt import _core
 from i2sb_rt.errors import UsageError, from_core
-from i2sb_rt.model_info import BRIDGE_SAMPLERS
 from i2sb_rt.schedule import Schedule
 
 I3SB_ETA = 0.6
@@ -56,11 +55,7 @@ class Plan:
 
         Raises UsageError where nfe is out of range. Source: arXiv 2302.05872, eq. 4 and algorithm 2.
         """
-        with from_core():
-            rows, steps = _core.plan_posterior(
-                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, ot_ode, _is_mean(prediction)
-            )
-        return cls(rows, steps, clip)
+        return cls.named("ode" if ot_ode else "sde", schedule, nfe, None, clip, prediction)
 
     @classmethod
     def dbim(
@@ -80,12 +75,11 @@ class Plan:
         to interval - 1, in place of those of `posterior`; the second row has no history and the last is of order 1.
         Raises UsageError where a value is out of range. Source: arXiv 2405.15885, with std_bwd^2 = S^2 - std_fwd^2.
         """
-        with from_core():
-            rows, taken = _core.plan_dbim(
-                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, order, eta, steps,
-                _is_mean(prediction),
-            )  # fmt: skip
-        return cls(rows, taken, clip, known="x0")
+        if order not in (1, 2, 3):
+            raise UsageError(f"order must be 1, 2 or 3, not {order!r}")
+        if order > 1 and eta != 0:
+            raise UsageError("eta must be 0 for the orders 2 and 3, which draw no noise on the way")
+        return cls._made(f"dbim{order}", schedule, nfe, eta if order == 1 else None, clip, prediction, steps)
 
     @classmethod
     def i3sb(
@@ -102,11 +96,7 @@ class Plan:
         with DBIM the first row draws noise whatever eta is. Raises UsageError where a value is out of range.
         Source: arXiv 2403.06069.
         """
-        with from_core():
-            rows, steps = _core.plan_i3sb(
-                schedule.interval, schedule.beta_max, schedule.t0, schedule.T, nfe, eta, _is_mean(prediction)
-            )
-        return cls(rows, steps, clip, known="x0")
+        return cls._made("i3sb", schedule, nfe, eta, clip, prediction)
 
     @classmethod
     def named(
@@ -122,28 +112,44 @@ class Plan:
 
         eta: for dbim1 (0 by default) and i3sb (0.6), as there. Raises UsageError for another name or value.
         """
-        if eta is not None and sampler not in ("dbim1", "i3sb"):
-            raise UsageError(f"eta is a choice of the samplers dbim1 and i3sb, not of {sampler}")
-        if sampler in ("sde", "ode"):
-            return cls.posterior(schedule, nfe, sampler == "ode", clip, prediction)
-        if sampler in ("dbim1", "dbim2", "dbim3"):
-            return cls.dbim(schedule, nfe, int(sampler[-1]), eta or 0.0, None, clip, prediction)
-        if sampler == "i3sb":
-            return cls.i3sb(schedule, nfe, I3SB_ETA if eta is None else eta, clip, prediction)
-        raise UsageError(
-            f"{sampler!r} is no sampler of a bridge with a schedule; there are {', '.join(BRIDGE_SAMPLERS)}"
-        )
+        return cls._made(sampler, schedule, nfe, eta, clip, prediction)
+
+    @classmethod
+    def _made(
+        cls,
+        sampler: str,
+        schedule: Schedule,
+        nfe: int,
+        eta: float | None,
+        clip: bool,
+        prediction: str,
+        steps: Sequence[int] | None = None,
+    ) -> Plan:
+        numbers = schedule.interval, schedule.beta_max, schedule.t0, schedule.T
+        if nfe == 0:
+            raise UsageError(f"nfe must be from 1 to {schedule.interval - 1} (interval - 1), not 0")
+        with from_core():
+            return cls(
+                *_core.plan(sampler, nfe, schedule=numbers, prediction=prediction, eta=eta, steps=steps, clip=clip)
+            )
+
+    @classmethod
+    def of_model(
+        cls, model: _core.Model, nfe: int | None = None, sampler: str | None = None, eta: float | None = None
+    ) -> Plan:
+        """Return the plan of a model's sampler in so many network calls; None takes the model's own.
+
+        Raises UsageError for a sampler or a number that this model cannot be run with.
+        """
+        if nfe is not None and nfe < 1:
+            raise UsageError(f"nfe must be at least 1, not {nfe}")
+        with from_core():
+            return cls(*_core.plan(sampler, nfe or 0, model=model, eta=eta))
 
     @property
     def nfe(self) -> int:
         """The number of network calls."""
         return len(self.rows)
-
-
-def _is_mean(prediction: str) -> bool:
-    if prediction not in ("noise", "mean"):
-        raise UsageError(f'prediction is "noise" or "mean", not {prediction!r}')
-    return prediction == "mean"
 
 
 def _frozen(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:

@@ -15,11 +15,9 @@ from i2sb_rt.engines import Engine, open_engine
 from i2sb_rt.errors import ModelFileError, UsageError, from_core
 from i2sb_rt.image import U8, Picture, from_array, from_pil, to_array, to_pil
 from i2sb_rt.model_file import ModelInfo
-from i2sb_rt.model_info import BRIDGE_SAMPLERS
 from i2sb_rt.parallel import Room, cores, in_order
 from i2sb_rt.plan import Plan
 from i2sb_rt.sampling import Seeds, seed_list
-from i2sb_rt.schedule import Schedule
 
 ImageLike = NDArray[Any] | Image.Image
 
@@ -142,16 +140,7 @@ class Restorer:
 
         Raises UsageError for a sampler or a number that this model cannot be run with.
         """
-        legal = ("ode",) if self.info.ot_ode else BRIDGE_SAMPLERS
-        sampler = sampler or self.info.sampler
-        if sampler not in legal:
-            why = "was trained without noise, so it takes" if self.info.ot_ode else "takes"
-            raise UsageError(f"the model {self.info.name} {why} the sampler {' or '.join(legal)}, not {sampler}")
-        calls = self.info.nfe if nfe is None else nfe
-        if not 1 <= calls < self.info.interval:
-            raise UsageError(f"nfe lies in 1 .. {self.info.interval - 1} for the model {self.info.name}, not {calls}")
-        schedule = Schedule(self.info.interval, self.info.beta_max, self.info.t0, self.info.T)
-        return Plan.named(sampler, schedule, calls, eta, self.info.clip, self.info.prediction)
+        return Plan.of_model(self._model, nfe, sampler, eta)
 
     def tile_of(self, width: int, height: int, tile: str | int = "auto", overlap: int | None = None) -> int:
         """Return the side of the tiles that an image of this size is cut into, 0 if it is not cut.
@@ -173,10 +162,7 @@ class Restorer:
         observer: _core.Observer | None = None,
     ) -> Picture:
         """Restore a picture by a plan; the arguments and errors are those of `restore`."""
-        if mask is None and self.info.fills_holes:
-            raise UsageError(f"the model {self.info.name} fills holes: a mask must say where they are")
         grey = picture.colour.ndim == 2
-        colour = np.repeat(picture.colour[..., None], 3, axis=2) if grey else picture.colour
         hole = None if mask is None else _hole(mask, (picture.height, picture.width))
         side, shared = _tiling(tile, overlap)
         with self._room.of(picture.width * picture.height * self.info.upscale**2), from_core():
@@ -184,7 +170,7 @@ class Restorer:
                 self._model,
                 self.engine.core,
                 plan.rows,
-                colour,
+                picture.colour[..., None] if grey else picture.colour,
                 clip=plan.clip,
                 known=plan.known,
                 mask=hole,
@@ -195,7 +181,7 @@ class Restorer:
                 observer=observer,
             )
         if grey:
-            out = np.asarray(Image.fromarray(out).convert("L"))
+            out = out[..., 0]
         return Picture(out, _enlarged(picture.alpha, self.info.upscale), picture.icc)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from i2sb_rt import _core
 
@@ -224,7 +225,7 @@ def test_cond_mask_shows_what_is_known_and_where_nothing_is(open_model: Callable
     options = {"mask": mask, "seed": 9, "tile": tile, "overlap": 0}
     restored = _core.restore(model, _core.Engine.callback(network), rows, picture, **options)
     np.testing.assert_array_equal(restored, np.where(mask[..., None] > 0, 191, picture))  # 0.5 is 191.25
-    with pytest.raises(ValueError, match="sees the mask, so it needs one"):
+    with pytest.raises(ValueError, match="a mask must say where they are"):
         _core.restore(model, _core.Engine.callback(network), rows, picture)
 
 
@@ -276,5 +277,21 @@ def test_a_model_that_enlarges_takes_no_mask_and_no_giant(open_model: Callable[.
 
 def test_an_image_of_other_channels_is_refused(open_model: Callable[..., _core.Model]) -> None:
     engine = _core.Engine.callback(lambda x, t: x.copy())
-    with pytest.raises(ValueError, match="3 channels, the image has 4"):
-        _core.restore(open_model(), engine, identity_rows(), np.zeros((4, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match="3 channels, the image has 2"):
+        _core.restore(open_model(), engine, identity_rows(), np.zeros((4, 4, 2), np.uint8))
+    with pytest.raises(ValueError, match="a fourth channel is not enlarged"):
+        _core.restore(open_model(upscale="2"), engine, identity_rows(), np.zeros((4, 4, 4), np.uint8))
+
+
+def test_grey_is_restored_as_colour_and_a_fourth_channel_kept(open_model: Callable[..., _core.Model]) -> None:
+    def network(x: F32, t: F32) -> F32:
+        return np.stack([x[:, 0] * 0.9, x[:, 1] * 0.5, -x[:, 2]], axis=1)
+
+    picture = np.random.default_rng(3).integers(0, 256, (21, 30, 4), np.uint8)
+    model, engine, rows = open_model(), _core.Engine.callback(network), plan({"q": 1, "b": 1})
+    colour = _core.restore(model, engine, rows, picture[..., :3].copy())
+    kept = _core.restore(model, engine, rows, picture)
+    np.testing.assert_array_equal(kept, np.concatenate([colour, picture[..., 3:]], axis=2))
+    grey = picture[..., :1].copy()
+    wanted = Image.fromarray(_core.restore(model, engine, rows, np.repeat(grey, 3, axis=2))).convert("L")
+    np.testing.assert_array_equal(_core.restore(model, engine, rows, grey)[..., 0], wanted)

@@ -36,7 +36,7 @@ def test_tiled_equals_untiled_for_a_pointwise_network(
 ) -> None:
     overlap = data.draw(st.integers(0, tile - 1))
     x1 = np.random.default_rng(height * 71 + width).standard_normal((batch, 2, height, width)).astype(np.float32)
-    rows, _ = _core.plan_posterior(1000, 0.3, 1e-4, 1.0, 2, False)
+    rows, *_ = _core.plan("sde", 2, schedule=(1000, 0.3, 1e-4, 1.0))
     engine = _core.Engine.callback(pointwise)
     seeds = list(range(batch))
     whole = _core.sample(engine, rows, x1, seeds=seeds)

@@ -168,7 +168,7 @@ def test_dbim_takes_the_papers_own_steps() -> None:
     [
         ({"nfe": 0}, "nfe must be from 1 to 999"),
         ({"nfe": 1000}, "nfe must be from 1 to 999"),
-        ({"nfe": 2**31 - 1, "steps": [0, 999]}, "goes through 2147483648 steps, not 2"),
+        ({"nfe": 2**31 - 1, "steps": [0, 999]}, "nfe must be from 1 to 999"),
         ({"nfe": 5, "order": 0}, "order must be 1, 2 or 3"),
         ({"nfe": 5, "order": 4}, "order must be 1, 2 or 3"),
         ({"nfe": 5, "eta": -0.1}, "eta must be a number from 0 to 1"),

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "failure.hpp"
+#include "loop.hpp"
 #include "model_file.hpp"
 #include "openvino_api.hpp"
-#include "session.hpp"
 
 namespace i2sb::openvino {
 namespace {
@@ -77,6 +77,8 @@ class Engine {
         streams_(std::clamp(options.streams, 1, MAX_STREAMS)),
         free_streams_(streams_),
         cache_(options.cache_dir ? options.cache_dir : ""),
+        log_(options.log),
+        log_user_(options.log_user),
         core_(nullptr, api_.core_free) {
     if (options.threads < 0) fail(I2SB_ERROR_ARGUMENT, "threads must not be negative");
     if (options.streams < 0 || options.streams > MAX_STREAMS)
@@ -86,6 +88,7 @@ class Engine {
     api_.check(api_.core_create(&core), "to start");
     core_.reset(core);
     precision_ = choose_precision(options.precision ? options.precision : "auto");
+    say("OpenVINO " + api_.release + " in " + precision_ + ", " + threads_ + " threads");
   }
 
   // From any thread; as many calls as there are streams run at once, the others wait.
@@ -118,6 +121,10 @@ class Engine {
     if (options.library && *options.library) return options.library;
     const char* named = std::getenv("I2SB_RT_OPENVINO");
     return named ? named : "";
+  }
+
+  void say(const std::string& sentence) const {
+    if (log_) log_(log_user_, sentence.c_str());
   }
 
   std::string choose_precision(const std::string& asked) const {
@@ -182,7 +189,9 @@ class Engine {
   Status read_model(Model** read) const {
     const bool apart =
         std::any_of(model_.tensors.begin(), model_.tensors.end(), [](const i2sb::Tensor& t) { return t.elsewhere; });
-    if (apart || model_.bytes.size() > LARGE)
+    if (apart && model_.path.empty())
+      fail(I2SB_ERROR_MODEL, "this model has its weights in a second file: load it from its path");
+    if (apart || (model_.bytes.size() > LARGE && !model_.path.empty()))
       return api_.core_read_model(core_.get(), model_.path.c_str(), nullptr, read);
     return api_.core_read_model_from_memory_buffer(core_.get(), model_.bytes.data(), model_.bytes.size(), nullptr,
                                                    read);
@@ -190,6 +199,7 @@ class Engine {
 
   void compile(Network& network) {
     const std::lock_guard alone(compiling());
+    const int64_t begin = now_ns();
     const KeptSignalStack kept;
     const Size& size = network.size;
     Model* read = nullptr;
@@ -218,6 +228,9 @@ class Engine {
     network.t_type = port_type(*compiled, api_.compiled_model_input_by_name, "t");
     network.out_type = port_type(*compiled, api_.compiled_model_output_by_name, "out");
     network.compiled = std::move(compiled);
+    say("compiled the network for " + std::to_string(size.batch) + " x " + std::to_string(size.channels) + " x " +
+        std::to_string(size.height) + " x " + std::to_string(size.width) + " in " +
+        std::to_string((now_ns() - begin) / 1000000) + " ms");
   }
 
   // The element type of a port, after making sure that it is as wide as the floats we give.
@@ -245,6 +258,8 @@ class Engine {
   const int streams_;
   std::counting_semaphore<MAX_STREAMS> free_streams_;
   const std::string cache_;
+  const i2sb_log log_;
+  void* const log_user_;
   std::string precision_;
   Owned<Core> core_;
   std::atomic<int> cached_ = 0;
@@ -252,10 +267,10 @@ class Engine {
   std::list<std::shared_ptr<Network>> networks_;
 };
 
-i2sb_status predict(void* self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height, int32_t width,
-                    const float* x, const float* t, float* out, i2sb_error* error) {
-  return guard(error, [&] {
-    static_cast<Engine*>(self)->predict({batch, in_channels, height, width}, out_channels, x, t, out);
+i2sb_status predict(void* self, const i2sb_network_call* call) {
+  return guard([&] {
+    const Size size{call->batch, call->in_channels, call->height, call->width};
+    static_cast<Engine*>(self)->predict(size, call->out_channels, call->x, call->t, call->out);
   });
 }
 
@@ -270,13 +285,16 @@ const Engine* engine_of(const i2sb_engine* engine) {
 
 extern "C" {
 
-i2sb_status i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_options* options, i2sb_engine* engine,
-                                 i2sb_error* error) {
-  return i2sb::guard(error, [&] {
+i2sb_status i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_options* options, i2sb_engine* engine) {
+  return i2sb::guard([&] {
+    i2sb_openvino_options defaults;
+    i2sb_openvino_options_init(&defaults, sizeof defaults);
     i2sb::require(model && engine, "model or engine is NULL");
-    i2sb::require_struct(options, "options");
-    auto made = std::make_unique<i2sb::openvino::Engine>(*model, *options);
-    *engine = {sizeof *engine, made.release(), i2sb::openvino::predict, i2sb::openvino::free_engine, nullptr};
+    i2sb::require_struct(engine, "engine");
+    if (options) i2sb::require_struct(options, "options");
+    auto made = std::make_unique<i2sb::openvino::Engine>(*model, options ? *options : defaults);
+    i2sb::give_struct(engine, i2sb_engine{sizeof(i2sb_engine), made.release(), i2sb::openvino::predict, nullptr,
+                                          i2sb::openvino::free_engine});
   });
 }
 

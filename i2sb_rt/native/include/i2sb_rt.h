@@ -1,26 +1,21 @@
-/* i2sb_rt: restoring images with diffusion bridges, from C.
+/* i2sb_rt: restoring images with diffusion bridges, from C. docs/embedding.md shows the way in one page.
  *
- * INTERNAL FOR NOW: the Python package is bound through this header; its layout may still change between versions.
- *
- * Rules that hold for every function: no exception crosses it, nothing is printed, nothing is global. A function that
- * can fail returns an i2sb_status and, on failure, leaves its outputs untouched and writes a sentence to `error` (which
- * may be NULL). Structs begin with their size, set by the caller. Text is UTF-8. Freeing NULL is legal. */
+ * Rules that hold for every function: no exception crosses it, nothing is printed, nothing aborts. One that can fail
+ * returns an i2sb_status, leaves its outputs untouched where that is not I2SB_OK, and keeps a sentence for
+ * i2sb_last_error. Structs begin with their size, which an init function sets with the defaults, and else the
+ * caller, to sizeof; fields are only ever appended. Text is UTF-8. Freeing NULL is legal. What is passed in is borrowed
+ * for the time of the call, unless a line says longer; what is passed out is the caller's. */
 #ifndef I2SB_RT_H
 #define I2SB_RT_H
-
 #include <stddef.h>
 #include <stdint.h>
-
-#if defined(__GNUC__)
-#define I2SB_API __attribute__((visibility("default")))
-#else
-#define I2SB_API
-#endif
+#define I2SB_ABI_VERSION 1 /* of this header; grows when a program must be built anew */
+#define I2SB_STATUS __attribute__((warn_unused_result)) i2sb_status
+#pragma GCC visibility push(default)
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
 typedef enum i2sb_status {
   I2SB_OK = 0,
   I2SB_ERROR_INTERNAL = 1,  /* a fault of this library */
@@ -29,122 +24,110 @@ typedef enum i2sb_status {
   I2SB_ERROR_MODEL = 4,     /* the model file is missing, broken or not a bridge */
   I2SB_ERROR_ENGINE = 5,    /* the inference engine is missing or failed */
   I2SB_ERROR_NONFINITE = 6, /* the result holds NaN or infinity */
-  I2SB_ERROR_CANCELLED = 7  /* a callback asked to stop */
+  I2SB_ERROR_CANCELLED = 7  /* a callback or i2sb_session_cancel stopped it */
 } i2sb_status;
+uint32_t i2sb_abi_version(void); /* of the library: must be I2SB_ABI_VERSION */
+const char* i2sb_version_string(void);
+/* A sentence about this thread's last failure, until its next one; "" before the first. Never NULL. */
+const char* i2sb_last_error(void);
+/* For engines and other callbacks: keeps the sentence for i2sb_last_error and returns `status`. */
+i2sb_status i2sb_fail(i2sb_status status, const char* sentence);
 
-typedef struct i2sb_error {
-  char message[512];
-} i2sb_error;
+/* Of an object and its work, less an engine's own; by any thread that uses the object. NULL: no memory is left. */
+typedef struct i2sb_allocator {
+  void* (*allocate)(void* user, size_t size, size_t alignment);
+  void (*release)(void* user, void* memory, size_t size);
+  void* user;
+} i2sb_allocator;
+typedef void (*i2sb_log)(void* user, const char* sentence); /* what was loaded, chosen, compiled; by any thread */
 
-I2SB_API const char* i2sb_version_string(void);
-
-/* ---- schedule: arXiv 2302.05872, eq. 11, in float64 ------------------------------------------------------------ */
-
-typedef struct i2sb_schedule {
+/* ---- model files: immutable once loaded, and shared between threads at will ------------------------------------- */
+typedef struct i2sb_model i2sb_model;
+typedef struct i2sb_model_params {
   uint32_t struct_size;
-  int32_t interval; /* N, even, 2 .. 1000000 */
-  double beta_max;  /* > 0 */
-  double t0, T;     /* ends of the network's time, before scaling by N */
-} i2sb_schedule;
+  /* One of three: a file; its bytes; what writes at most `size` more of them, and returns how many, 0 at the end. */
+  const char* path;
+  const void* data;
+  size_t data_size;
+  int64_t (*read)(void* user, void* buffer, size_t size);
+  void* read_user;
+  const i2sb_allocator* allocator; /* copied; NULL: the C++ heap */
+  i2sb_log log;                    /* may be NULL */
+  void* log_user;
+} i2sb_model_params;
+void i2sb_model_params_init(i2sb_model_params* params, size_t struct_size);
+I2SB_STATUS i2sb_model_load(const i2sb_model_params* params, i2sb_model** model);
+void i2sb_model_free(i2sb_model* model);
+/* The value of a key such as "i2sb.name", NULL if the model lacks it. Owned by the model. */
+const char* i2sb_model_metadata(const i2sb_model* model, const char* key);
+int32_t i2sb_model_metadata_count(const i2sb_model* model);
+void i2sb_model_metadata_at(const i2sb_model* model, int32_t index, const char** key, const char** value);
 
-/* Each array holds `interval` values; NULL skips it. noise_levels[k] is the network's time input at step k. */
-typedef struct i2sb_schedule_arrays {
+typedef struct i2sb_tensor {
   uint32_t struct_size;
-  double *betas, *std_fwd, *std_bwd, *std_sb, *mu_x0, *mu_x1, *noise_levels;
-} i2sb_schedule_arrays;
+  int32_t onnx_type, rank; /* type: 1 float32, 10 float16, 16 bfloat16, 7 int64 ... as in ONNX */
+  const char* name;        /* this and all below: owned by the model */
+  const int64_t* dims;
+  const void* data; /* little-endian; NULL when it lies in another file */
+  size_t data_size;
+} i2sb_tensor;
+int32_t i2sb_model_tensor_count(const i2sb_model* model);
+I2SB_STATUS i2sb_model_tensor_at(const i2sb_model* model, int32_t index, i2sb_tensor* tensor);
 
-I2SB_API i2sb_status i2sb_schedule_compute(const i2sb_schedule* schedule, const i2sb_schedule_arrays* arrays,
-                                           i2sb_error* error);
-
-/* ---- plan: a sampler as a table --------------------------------------------------------------------------------- */
-
+/* ---- plans: a sampler as a table, one row a network call; docs/architecture.md says what a row does ------------- */
 #define I2SB_ROW_COLUMNS 10 /* t p q a b c d e s r */
-
-/* What the network says of x at step n: (x - x0) / std_fwd_n (eq. 12), or x0 itself. */
-typedef enum i2sb_prediction { I2SB_PREDICTS_NOISE = 0, I2SB_PREDICTS_MEAN = 1 } i2sb_prediction;
-
-/* Posterior sampling (eq. 4) in `nfe` network calls, 1 <= nfe <= interval - 1.
- * rows: [nfe][I2SB_ROW_COLUMNS]; steps: [nfe + 1], ascending (may be NULL). prediction: i2sb_prediction. ot_ode != 0:
- * without noise. */
-I2SB_API i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, int32_t ot_ode,
-                                         float* rows, int32_t* steps, i2sb_error* error);
-
-/* DBIM (arXiv 2405.15885) of order 1, 2 or 3; eta 0 .. 1 is the share of fresh noise, 0 for the orders 2 and 3.
- * given: [nfe + 1] steps, ascending from 0 to interval - 1, in place of the usual ones; NULL without. Its plans take
- * the rule I2SB_KNOWN_IS_X0 for masks. */
-I2SB_API i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, int32_t order,
-                                    double eta, const int32_t* given, float* rows, int32_t* steps, i2sb_error* error);
-
-/* I3SB (arXiv 2403.06069): as DBIM of order 1, but the last estimate of the clean image is the result. */
-I2SB_API i2sb_status i2sb_plan_i3sb(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, double eta,
-                                    float* rows, int32_t* steps, i2sb_error* error);
-
-typedef enum i2sb_known { I2SB_KNOWN_IS_X0 = 0, I2SB_KNOWN_IS_RENEWED = 1 } i2sb_known;
-
 typedef struct i2sb_plan {
   uint32_t struct_size;
   int32_t row_count;
-  const float* rows; /* [row_count][I2SB_ROW_COLUMNS] */
+  const float* rows; /* [row_count][I2SB_ROW_COLUMNS]; lives as long as the plan is used */
   int32_t clip;      /* not 0: clamp x0 to [-1, 1] */
-  int32_t known;     /* i2sb_known: what a mask does in a row */
+  int32_t known;     /* outside the hole of a mask: 0: x0 = x1, 1: x' = x1 + r z */
 } i2sb_plan;
-
-/* ---- noise and tiles -------------------------------------------------------------------------------------------- */
-
-/* Draws `first` .. `first + count - 1` of an image's standard normal noise; purpose 0 step, 1 hole, 2 known, 3 x1. */
-I2SB_API i2sb_status i2sb_noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, uint32_t purpose,
-                                float* out, i2sb_error* error);
-
-/* Fills planes [C,H,W] in place where mask [H,W] is not 0, smoothly from what is known around. */
-I2SB_API i2sb_status i2sb_fill_hole(int32_t channels, int32_t height, int32_t width, const float* mask, float* planes,
-                                    i2sb_error* error);
-
-/* Where the tiles of one axis begin. `*count` is the capacity of `origins` on entry, the number of tiles on return;
- * with origins NULL only the number is given. */
-I2SB_API i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t* origins, int32_t* count,
-                                       i2sb_error* error);
-
-/* ---- model files ------------------------------------------------------------------------------------------------ */
-
-typedef struct i2sb_model i2sb_model; /* immutable; may be shared between threads */
-
-typedef struct i2sb_tensor_view {
+/* arXiv 2302.05872, eq. 11, in float64. */
+typedef struct i2sb_schedule {
   uint32_t struct_size;
-  const char* name;
-  int32_t onnx_type; /* 1 float32, 10 float16, 16 bfloat16, 7 int64 ... as in ONNX */
-  int32_t rank;
-  const int64_t* dims;
-  const void* data; /* little-endian; NULL when it lies in another file */
-  size_t bytes;
-} i2sb_tensor_view;
+  int32_t interval;       /* N, even, 2 .. 1000000 */
+  double beta_max, t0, T; /* beta_max > 0; the ends of the network's time, before scaling by N */
+} i2sb_schedule;
+/* Seven arrays of `interval` values each: betas, std_fwd, std_bwd, std_sb, mu_x0, mu_x1, and the network's times. */
+I2SB_STATUS i2sb_schedule_compute(const i2sb_schedule* schedule, double* arrays);
 
-I2SB_API i2sb_status i2sb_model_open(const char* path, i2sb_model** model, i2sb_error* error);
-I2SB_API void i2sb_model_free(i2sb_model* model);
-/* The value of a metadata key, NULL if the model lacks it. Owned by the model. */
-I2SB_API const char* i2sb_model_metadata(const i2sb_model* model, const char* key);
-I2SB_API int32_t i2sb_model_metadata_count(const i2sb_model* model);
-I2SB_API void i2sb_model_metadata_at(const i2sb_model* model, int32_t index, const char** key, const char** value);
-I2SB_API int32_t i2sb_model_tensor_count(const i2sb_model* model);
-I2SB_API i2sb_status i2sb_model_tensor_at(const i2sb_model* model, int32_t index, i2sb_tensor_view* view,
-                                          i2sb_error* error);
+typedef struct i2sb_plan_params {
+  uint32_t struct_size;
+  int32_t nfe;                   /* network calls, 1 .. interval - 1; 0: the model's own */
+  const i2sb_model* model;       /* says what is not given below; NULL: all but eta and steps must be given */
+  const i2sb_schedule* schedule; /* NULL: the model's */
+  const char* sampler;           /* "sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb"; NULL: the model's own */
+  const char* prediction;        /* "noise": (x - x0) / std_fwd, "mean": x0; NULL: the model's, else "noise" */
+  double eta;                    /* share of fresh noise, 0 .. 1, of dbim1 (0) and i3sb (0.6); negative: those */
+  const int32_t* steps;          /* dbim: [nfe + 1], ascending from 0 to interval - 1; NULL: evenly spaced */
+  int32_t clip;                  /* -1: the model's, else 0 */
+} i2sb_plan_params;
+void i2sb_plan_params_init(i2sb_plan_params* params, size_t struct_size);
+/* Fills rows [nfe][I2SB_ROW_COLUMNS], steps [nfe + 1] unless NULL, and the plan. rows NULL: only plan->row_count. */
+I2SB_STATUS i2sb_plan_make(const i2sb_plan_params* params, float* rows, int32_t* steps, i2sb_plan* plan);
 
-/* ---- engines ---------------------------------------------------------------------------------------------------- */
-
+/* ---- engines: what runs the network ----------------------------------------------------------------------------- */
 struct i2sb_sample_params;
-
-/* An inference engine, as a table of functions. One is used by one thread at a time, unless its maker says more. */
+/* out [batch,out_channels,height,width] = network(x [batch,in_channels,height,width], t [batch]). */
+typedef struct i2sb_network_call {
+  uint32_t struct_size;
+  int32_t batch, in_channels, out_channels, height, width;
+  const float *x, *t;
+  float* out;
+} i2sb_network_call;
+/* A table of functions, this library's or the host's. It is called by one thread at a time for each session. */
 typedef struct i2sb_engine {
   uint32_t struct_size;
   void* self;
-  /* out[B,Cout,H,W] = network(x[B,Cin,H,W], t[B]). Returns I2SB_OK or a status, with its sentence in `error`. */
-  i2sb_status (*predict)(void* self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height,
-                         int32_t width, const float* x, const float* t, float* out, i2sb_error* error);
+  i2sb_status (*predict)(void* self, const i2sb_network_call* call); /* I2SB_OK, or what i2sb_fail returns */
+  /* NULL, or runs a whole plan where the engine computes, and predict may be NULL. x [B,C,H,W] begins as the first
+   * state and ends as the result; params->start and params->out are not looked at. Both structs have been checked. */
+  i2sb_status (*sample)(void* self, const i2sb_plan* plan, const struct i2sb_sample_params* params, float* x);
   void (*free)(void* self); /* may be NULL */
-  /* NULL, or runs a whole plan where the engine computes; predict may then be NULL. x [B,C,H,W] begins as the first
-   * state and ends as the result; params.start and params.out are not looked at. Both structs have been checked. */
-  i2sb_status (*sample)(void* self, const i2sb_plan* plan, const struct i2sb_sample_params* params, float* x,
-                        i2sb_error* error);
 } i2sb_engine;
+/* Calls engine->free and empties the table: twice does no harm. */
+void i2sb_engine_free(i2sb_engine* engine);
 
 typedef struct i2sb_openvino_options {
   uint32_t struct_size;
@@ -153,37 +136,83 @@ typedef struct i2sb_openvino_options {
   const char* precision; /* NULL or "auto", "fp32", "bf16" */
   const char* cache_dir; /* where compiled networks are kept; NULL: nowhere */
   const char* library;   /* libopenvino_c's path; NULL: I2SB_RT_OPENVINO, then the loader's own search */
+  i2sb_log log;          /* may be NULL */
+  void* log_user;
 } i2sb_openvino_options;
+void i2sb_openvino_options_init(i2sb_openvino_options* options, size_t struct_size);
+/* Fills *engine, whose struct_size is set. The model must outlive it. Any number of sessions and threads may share it
+ * and its compiled networks: `streams` of them compute at once, the others wait. options: may be NULL. */
+I2SB_STATUS i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_options* options, i2sb_engine* engine);
+/* Of an engine that i2sb_openvino_engine made, else "": "fp32" or "bf16", and the release of OpenVINO. */
+const char* i2sb_openvino_precision(const i2sb_engine* engine);
+const char* i2sb_openvino_release(const i2sb_engine* engine);
 
-/* Fills `*engine`; the model must outlive it. Any number of threads may use it at once: `streams` of them compute, the
- * others wait. */
-I2SB_API i2sb_status i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_options* options,
-                                          i2sb_engine* engine, i2sb_error* error);
-/* What an engine of i2sb_openvino_engine runs: "fp32" or "bf16". */
-I2SB_API const char* i2sb_openvino_precision(const i2sb_engine* engine);
-/* The release of OpenVINO behind it. */
-I2SB_API const char* i2sb_openvino_release(const i2sb_engine* engine);
+/* ---- sessions: one a thread ------------------------------------------------------------------------------------- */
+typedef struct i2sb_session i2sb_session;
+typedef struct i2sb_session_params {
+  uint32_t struct_size;
+  int32_t threads;                       /* for all but the network; 0: one a core */
+  const i2sb_engine* engine;             /* copied, must outlive the session; NULL: one of its own, OpenVINO's */
+  const i2sb_openvino_options* openvino; /* of that one; may be NULL */
+  const i2sb_allocator* allocator;       /* copied; NULL: the C++ heap */
+  i2sb_log log;                          /* may be NULL */
+  void* log_user;
+} i2sb_session_params;
+void i2sb_session_params_init(i2sb_session_params* params, size_t struct_size);
+/* The model must outlive it; NULL with an engine: then there is i2sb_sample alone. params: may be NULL. */
+I2SB_STATUS i2sb_session_create(const i2sb_model* model, const i2sb_session_params* params, i2sb_session** session);
+void i2sb_session_free(i2sb_session* session);
+/* From any thread or signal handler: the session's work, if any, ends with I2SB_ERROR_CANCELLED after the network call
+ * that is running. It stays usable. */
+void i2sb_session_cancel(i2sb_session* session);
 
-/* ---- sampling: the loop ----------------------------------------------------------------------------------------- */
-
-typedef enum i2sb_phase {
-  I2SB_PHASE_NETWORK = 0,
-  I2SB_PHASE_STEP = 1,
-  I2SB_PHASE_PREPARE = 2,
-  I2SB_PHASE_FINISH = 3
-} i2sb_phase;
-
-/* What the loop tells its observer, after each piece of work. */
+typedef enum i2sb_phase { I2SB_PHASE_NETWORK, I2SB_PHASE_STEP, I2SB_PHASE_PREPARE, I2SB_PHASE_FINISH } i2sb_phase;
 typedef struct i2sb_event {
-  int32_t phase; /* i2sb_phase */
+  int32_t phase; /* i2sb_phase: the piece of work that has just ended */
   int32_t row, row_count;
   int32_t tile, tile_count; /* network calls done of this row's; 0 of 0 outside the network */
   int64_t begin_ns, end_ns; /* steady clock */
 } i2sb_event;
+/* Returns 0 to go on, anything else to stop with I2SB_ERROR_CANCELLED. Called by the session's thread. */
+typedef int32_t (*i2sb_progress)(void* user, const i2sb_event* event);
 
-/* Returns 0 to go on, anything else to stop with I2SB_ERROR_CANCELLED. */
-typedef int32_t (*i2sb_observer)(void* user, const i2sb_event* event);
+/* ---- restoring: image in, image out ----------------------------------------------------------------------------- */
+typedef enum i2sb_pixel { I2SB_U8 = 0, I2SB_F32 = 1 } i2sb_pixel; /* 0 .. 255, 0 .. 1 */
+/* Interleaved pixels. channels: 1 (grey), 3 (RGB) or 4 (RGB and one that is kept as it is); of a mask 1. */
+typedef struct i2sb_image {
+  uint32_t struct_size;
+  int32_t width, height, channels, type; /* i2sb_pixel */
+  void* data;                            /* the upper left pixel; an image that is only read is not written to */
+  ptrdiff_t stride;                      /* bytes from a row to the one below it, may be negative; 0: without gaps */
+} i2sb_image;
+/* Of a restore: the result's size, also padded, the tile's side (0: whole) and the number of tiles. In: tile -1 by the
+ * model, 0 the whole image, else the side; overlap -1 by the model. */
+typedef struct i2sb_layout {
+  uint32_t struct_size;
+  int32_t width, height, padded_width, padded_height;
+  int32_t tile, overlap, tile_count;
+} i2sb_layout;
+I2SB_STATUS i2sb_model_layout(const i2sb_model* model, int32_t width, int32_t height, int32_t tile, int32_t overlap,
+                              i2sb_layout* layout);
 
+typedef struct i2sb_restore_params {
+  uint32_t struct_size;
+  int32_t nfe; /* nfe, sampler and eta as in i2sb_plan_params */
+  const char* sampler;
+  double eta;
+  const i2sb_plan* plan; /* in place of the three; NULL: by them */
+  const i2sb_image* image;
+  const i2sb_image* mask; /* of the image's size: 0 known, anything else hole; NULL without */
+  const i2sb_image* out;  /* of the layout's size, image's channels and type; may be image where the sizes are one */
+  uint64_t seed;
+  int32_t tile, overlap;  /* as in i2sb_model_layout */
+  i2sb_progress progress; /* may be NULL */
+  void* progress_user;
+} i2sb_restore_params;
+void i2sb_restore_params_init(i2sb_restore_params* params, size_t struct_size);
+I2SB_STATUS i2sb_restore(i2sb_session* session, const i2sb_restore_params* params);
+
+/* ---- below images: the loop, and its parts ---------------------------------------------------------------------- */
 typedef struct i2sb_sample_params {
   uint32_t struct_size;
   int32_t batch, channels, height, width;
@@ -195,54 +224,27 @@ typedef struct i2sb_sample_params {
   const uint64_t* seeds; /* [B]; NULL: all 0 */
   const float* draws;    /* [draw_count,B,C,H,W]: recorded noise in the order drawn; NULL: Philox */
   int32_t draw_count;
+  int32_t network_batch;  /* 0: the whole batch; else the exact batch of every network call, the last one padded */
   float* out;             /* [B,C,H,W]; may be x1 */
   float* trajectory;      /* [B,rows,C,H,W], index 0 final; NULL: not kept */
   int32_t tile, overlap;  /* tile 0: the network sees the whole image */
-  int32_t network_batch;  /* 0: the whole batch; else the exact batch of every network call, the last one padded */
-  int32_t threads;        /* for all but the network; 0: one a core */
-  i2sb_observer observer; /* NULL without */
-  void* observer_user;
+  i2sb_progress progress; /* may be NULL */
+  void* progress_user;
+  int32_t threads; /* set by the library, for engines that run whole plans */
 } i2sb_sample_params;
+void i2sb_sample_params_init(i2sb_sample_params* params, size_t struct_size);
+I2SB_STATUS i2sb_sample(i2sb_session* session, const i2sb_plan* plan, const i2sb_sample_params* params);
 
-I2SB_API i2sb_status i2sb_sample(const i2sb_engine* engine, const i2sb_plan* plan, const i2sb_sample_params* params,
-                                 i2sb_error* error);
-
-/* ---- restoring: 8-bit image in, 8-bit image out ----------------------------------------------------------------- */
-
-typedef struct i2sb_restore_params {
-  uint32_t struct_size;
-  int32_t width, height; /* of the image */
-  int32_t channels;      /* of the image: those of the model */
-  const uint8_t* image;  /* [H,W,C] */
-  const uint8_t* mask;   /* [H,W]: 0 = known, anything else = hole; NULL without, and for a model that enlarges */
-  uint8_t* out;          /* [H,W,C], each side `upscale` times the image's; may be image where that is 1 */
-  uint64_t seed;
-  const i2sb_plan* plan;
-  int32_t tile;    /* -1: by the model, 0: whole, else the tile's side */
-  int32_t overlap; /* -1: by the model */
-  int32_t threads; /* 0: one a core */
-  i2sb_observer observer;
-  void* observer_user;
-} i2sb_restore_params;
-
-/* What a restore of this size would do: the result's size, the same padded, the tile's side (0 = whole) and the number
- * of tiles. */
-typedef struct i2sb_layout {
-  uint32_t struct_size;
-  int32_t width, height;
-  int32_t padded_width, padded_height;
-  int32_t tile, overlap;
-  int32_t tile_count;
-} i2sb_layout;
-
-I2SB_API i2sb_status i2sb_restore_layout(const i2sb_model* model, int32_t width, int32_t height, int32_t tile,
-                                         int32_t overlap, i2sb_layout* layout, i2sb_error* error);
-
-/* Pads, fills the hole, samples, crops, pastes the known pixels and rounds, as the model's metadata say. */
-I2SB_API i2sb_status i2sb_restore(const i2sb_model* model, const i2sb_engine* engine, const i2sb_restore_params* params,
-                                  i2sb_error* error);
+/* Draws `first` .. `first + count - 1` of an image's standard normal noise; purpose 0 step, 1 hole, 2 known, 3 x1. */
+I2SB_STATUS i2sb_noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, uint32_t purpose, float* out);
+/* Fills planes [C,H,W] in place where mask [H,W] is not 0, smoothly from what is known around. */
+I2SB_STATUS i2sb_fill_hole(int32_t channels, int32_t height, int32_t width, const float* mask, float* planes);
+/* Where the tiles of one axis begin. *count: on entry the room in origins, which may be NULL; then how many there are.
+ */
+I2SB_STATUS i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t* origins, int32_t* count);
 
 #ifdef __cplusplus
 }
 #endif
+#pragma GCC visibility pop
 #endif

@@ -1,8 +1,8 @@
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <optional>
 
-#include "../src/session.hpp"
 #include "arrays.hpp"
 #include "bindings.hpp"
 
@@ -12,18 +12,16 @@ namespace {
 std::shared_ptr<EngineHandle> make_openvino(const ModelHandle& model, int32_t threads, int32_t streams,
                                             const std::string& precision, const std::optional<std::string>& cache_dir,
                                             const std::optional<std::string>& library) {
-  const i2sb_openvino_options options{sizeof(i2sb_openvino_options),
-                                      threads,
-                                      streams,
-                                      precision.c_str(),
-                                      cache_dir ? cache_dir->c_str() : nullptr,
-                                      library ? library->c_str() : nullptr};
+  i2sb_openvino_options options;
+  i2sb_openvino_options_init(&options, sizeof options);
+  options.threads = threads;
+  options.streams = streams;
+  options.precision = precision.c_str();
+  options.cache_dir = cache_dir ? cache_dir->c_str() : nullptr;
+  options.library = library ? library->c_str() : nullptr;
   auto handle = std::make_shared<EngineHandle>();
   handle->model = model.model;
-  call([&](i2sb_error* error) {
-    const py::gil_scoped_release release;
-    return i2sb_openvino_engine(model.model.get(), &options, &handle->engine, error);
-  });
+  check(without_lock([&] { return i2sb_openvino_engine(model.model.get(), &options, &handle->engine); }));
   return handle;
 }
 
@@ -35,32 +33,37 @@ Array<float> view(const float* data, const std::vector<py::ssize_t>& shape) {
   return array;
 }
 
-i2sb_status predict(void* self, int32_t batch, int32_t in_channels, int32_t out_channels, int32_t height, int32_t width,
-                    const float* x, const float* t, float* out, i2sb_error* error) {
+// What a Python function raised, for the caller to see as it was, and as a failure of the engine.
+i2sb_status failed(const std::exception& fault) {
+  callback_exception() = std::current_exception();
+  return i2sb_fail(I2SB_ERROR_ENGINE, fault.what());
+}
+
+i2sb_status predict(void* self, const i2sb_network_call* call) {
   auto* handle = static_cast<EngineHandle*>(self);
   const py::gil_scoped_acquire acquire;
   try {
-    const py::object answer = handle->callback(view(x, {batch, in_channels, height, width}), view(t, {batch}));
+    const py::object answer = handle->callback(
+        view(call->x, {call->batch, call->in_channels, call->height, call->width}), view(call->t, {call->batch}));
     const auto values = expect<float>(answer, "what the network returns", 4);
-    expect_shape(values, "what the network returns", {batch, out_channels, height, width});
-    std::copy_n(values.data(), values.size(), out);
+    expect_shape(values, "what the network returns", {call->batch, call->out_channels, call->height, call->width});
+    std::copy_n(values.data(), values.size(), call->out);
     return I2SB_OK;
   } catch (const std::exception& fault) {
-    callback_exception() = std::current_exception();
-    std::snprintf(error->message, sizeof error->message, "%s", fault.what());
-    return I2SB_ERROR_ENGINE;
+    return failed(fault);
   }
 }
 
 std::shared_ptr<EngineHandle> make_callback(py::function callback) {
   auto handle = std::make_shared<EngineHandle>();
   handle->callback = std::move(callback);
-  handle->engine = {sizeof(i2sb_engine), handle.get(), predict, nullptr, nullptr};
+  handle->engine.self = handle.get();
+  handle->engine.predict = predict;
   return handle;
 }
 
 // Gives the whole plan to Python: sample(x, rows, **facts) -> x.
-i2sb_status sample(void* self, const i2sb_plan* plan, const i2sb_sample_params* params, float* x, i2sb_error* error) {
+i2sb_status sample(void* self, const i2sb_plan* plan, const i2sb_sample_params* params, float* x) {
   auto* handle = static_cast<EngineHandle*>(self);
   const i2sb_sample_params& p = *params;
   const py::gil_scoped_acquire acquire;
@@ -74,19 +77,19 @@ i2sb_status sample(void* self, const i2sb_plan* plan, const i2sb_sample_params* 
     draws.insert(draws.begin(), p.draw_count);
     states.insert(states.begin() + 1, plan->row_count);
     const auto observe = [&](int row) {
-      const int64_t now = now_ns();
+      const int64_t now = std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
       const i2sb_event event{I2SB_PHASE_NETWORK, row, plan->row_count, 1, 1, now, now};
-      return p.observer(p.observer_user, &event) != 0;
+      return p.progress(p.progress_user, &event) != 0;
     };
     const py::object answer = handle->callback(
         view(x, shape), view(plan->rows, {plan->row_count, I2SB_ROW_COLUMNS}), "x1"_a = view(p.x1, shape),
-        "clip"_a = plan->clip != 0, "known"_a = plan->known == I2SB_KNOWN_IS_X0 ? "x0" : "renew",
+        "clip"_a = plan->clip != 0, "known"_a = known_name(plan->known),
         "cond"_a = given(p.cond, {p.batch, p.cond_channels, p.height, p.width}),
         "mask"_a = given(p.mask, {p.batch, 1, p.height, p.width}),
         "seeds"_a = p.seeds ? std::vector<uint64_t>(p.seeds, p.seeds + p.batch) : std::vector<uint64_t>(p.batch),
         "draws"_a = given(p.draws, draws), "trajectory"_a = p.trajectory != nullptr, "tile"_a = p.tile,
         "overlap"_a = p.overlap, "network_batch"_a = p.network_batch,
-        "on_row"_a = p.observer ? py::object(py::cpp_function(observe)) : py::none());
+        "on_row"_a = is_watched() ? py::object(py::cpp_function(observe)) : py::none());
     const auto [result, path] = py::cast<std::pair<py::object, py::object>>(answer);
     const auto values = expect<float>(result, "what the engine returns", 4);
     expect_shape(values, "what the engine returns", shape);
@@ -98,16 +101,15 @@ i2sb_status sample(void* self, const i2sb_plan* plan, const i2sb_sample_params* 
     std::copy_n(values.data(), values.size(), x);
     return I2SB_OK;
   } catch (const std::exception& fault) {
-    callback_exception() = std::current_exception();
-    std::snprintf(error->message, sizeof error->message, "%s", fault.what());
-    return I2SB_ERROR_ENGINE;
+    return failed(fault);
   }
 }
 
 std::shared_ptr<EngineHandle> make_whole(py::function callback) {
   auto handle = std::make_shared<EngineHandle>();
   handle->callback = std::move(callback);
-  handle->engine = {sizeof(i2sb_engine), handle.get(), nullptr, nullptr, sample};
+  handle->engine.self = handle.get();
+  handle->engine.sample = sample;
   return handle;
 }
 
@@ -116,6 +118,11 @@ std::shared_ptr<EngineHandle> make_whole(py::function callback) {
 std::exception_ptr& callback_exception() {
   thread_local std::exception_ptr raised;
   return raised;
+}
+
+bool& is_watched() {
+  thread_local bool watched = false;
+  return watched;
 }
 
 void bind_engine(py::module_& module) {

@@ -26,13 +26,15 @@ void bind_errors(py::module_& module) {
         PyErr_NewExceptionWithDoc((std::string("i2sb_rt._core.") + kind.name).c_str(), kind.doc, base.ptr(), nullptr));
 }
 
-void raise(i2sb_status status, const i2sb_error& error) {
-  if (status == I2SB_ERROR_ARGUMENT) throw py::value_error(error.message);
+void check(i2sb_status status) {
+  if (status == I2SB_OK) return;
+  const std::string sentence = i2sb_last_error();
+  if (status == I2SB_ERROR_ARGUMENT) throw py::value_error(sentence);
   const py::module_ module = py::module_::import("i2sb_rt._core");
   PyObject* type = status == I2SB_ERROR_MEMORY ? PyExc_MemoryError : module.attr("CoreError").ptr();
   for (const Kind& kind : KINDS)
     if (kind.status == status) type = module.attr(kind.name).ptr();
-  PyErr_SetString(type, error.message);
+  PyErr_SetString(type, sentence.c_str());
   throw py::error_already_set();
 }
 

@@ -6,11 +6,11 @@ namespace i2sb::python {
 namespace {
 
 std::shared_ptr<ModelHandle> open(const std::string& path) {
+  i2sb_model_params params;
+  i2sb_model_params_init(&params, sizeof params);
+  params.path = path.c_str();
   i2sb_model* model = nullptr;
-  call([&](i2sb_error* error) {
-    const py::gil_scoped_release release;
-    return i2sb_model_open(path.c_str(), &model, error);
-  });
+  check(without_lock([&] { return i2sb_model_load(&params, &model); }));
   return std::make_shared<ModelHandle>(ModelHandle{{model, i2sb_model_free}});
 }
 
@@ -27,13 +27,13 @@ py::dict metadata(const ModelHandle& handle) {
 py::dict tensors(const ModelHandle& handle) {
   py::dict out;
   for (int32_t i = 0; i < i2sb_model_tensor_count(handle.model.get()); ++i) {
-    i2sb_tensor_view view{};
+    i2sb_tensor view{};
     view.struct_size = sizeof view;
-    call([&](i2sb_error* error) { return i2sb_model_tensor_at(handle.model.get(), i, &view, error); });
+    check(i2sb_model_tensor_at(handle.model.get(), i, &view));
     py::tuple shape(view.rank);
     for (int32_t axis = 0; axis < view.rank; ++axis) shape[static_cast<size_t>(axis)] = view.dims[axis];
     out[py::str(view.name)] =
-        py::make_tuple(view.onnx_type, shape, py::bytes(static_cast<const char*>(view.data), view.bytes));
+        py::make_tuple(view.onnx_type, shape, py::bytes(static_cast<const char*>(view.data), view.data_size));
   }
   return out;
 }
@@ -41,9 +41,7 @@ py::dict tensors(const ModelHandle& handle) {
 py::dict layout(const ModelHandle& handle, int32_t width, int32_t height, int32_t tile, int32_t overlap) {
   i2sb_layout found{};
   found.struct_size = sizeof found;
-  call([&](i2sb_error* error) {
-    return i2sb_restore_layout(handle.model.get(), width, height, tile, overlap, &found, error);
-  });
+  check(i2sb_model_layout(handle.model.get(), width, height, tile, overlap, &found));
   py::dict out;
   out["width"] = found.width;
   out["height"] = found.height;

@@ -1,3 +1,4 @@
+#include <memory>
 #include <optional>
 
 #include "arrays.hpp"
@@ -30,24 +31,26 @@ i2sb_plan make_plan(const Array<float>& rows, bool clip, const std::string& know
   if (rows.shape(1) != I2SB_ROW_COLUMNS)
     throw py::value_error("rows must be [nfe," + std::to_string(I2SB_ROW_COLUMNS) + "]");
   if (known != "renew" && known != "x0") throw py::value_error("known must be 'renew' or 'x0', not '" + known + "'");
-  return {sizeof(i2sb_plan), side(rows.shape(0)), rows.data(), clip,
-          known == "x0" ? I2SB_KNOWN_IS_X0 : I2SB_KNOWN_IS_RENEWED};
+  return {sizeof(i2sb_plan), side(rows.shape(0)), rows.data(), clip, known == "renew"};
 }
 
-// Runs `body` without the interpreter's lock; exceptions of Python callbacks come before the core's own error.
+// Runs `body(session)` without the interpreter's lock; exceptions of Python callbacks come before the core's own error.
 template <typename Body>
-void run(Observer& observer, Body&& body) {
-  i2sb_error error{};
-  i2sb_status status = I2SB_OK;
+void run(const i2sb_model* model, const EngineHandle& engine, int32_t threads, Observer& observer, Body&& body) {
+  i2sb_session_params params;
+  i2sb_session_params_init(&params, sizeof params);
+  params.engine = &engine.engine;
+  params.threads = threads;
+  i2sb_session* made = nullptr;
+  check(i2sb_session_create(model, &params, &made));
+  const std::unique_ptr<i2sb_session, void (*)(i2sb_session*)> session(made, i2sb_session_free);
   callback_exception() = nullptr;
-  {
-    const py::gil_scoped_release release;
-    status = body(&error);
-  }
+  is_watched() = !observer.function.is_none();
+  const i2sb_status status = without_lock([&] { return body(session.get()); });
   if (status == I2SB_OK) return;
   if (observer.raised) std::rethrow_exception(observer.raised);
   if (const std::exception_ptr raised = std::exchange(callback_exception(), nullptr)) std::rethrow_exception(raised);
-  raise(status, error);
+  check(status);
 }
 
 std::vector<uint64_t> seed_list(const py::handle& seeds, py::ssize_t batch) {
@@ -98,11 +101,15 @@ Array<float> sample(EngineHandle& engine, const py::object& rows_in, const py::o
   params.tile = tile;
   params.overlap = overlap;
   params.network_batch = network_batch;
-  params.threads = threads;
-  params.observer = observer.function.is_none() ? nullptr : &Observer::call;
-  params.observer_user = &observer;
-  run(observer, [&](i2sb_error* error) { return i2sb_sample(&engine.engine, &plan, &params, error); });
+  params.progress = observer.function.is_none() ? nullptr : &Observer::call;
+  params.progress_user = &observer;
+  run(nullptr, engine, threads, observer, [&](i2sb_session* session) { return i2sb_sample(session, &plan, &params); });
   return states ? *states : out;
+}
+
+// An image of bytes without gaps; what is only read is not written to.
+i2sb_image image_of(const uint8_t* data, py::ssize_t width, py::ssize_t height, py::ssize_t channels) {
+  return {sizeof(i2sb_image), side(width), side(height), side(channels), I2SB_U8, const_cast<uint8_t*>(data), 0};
 }
 
 Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py::object& rows_in,
@@ -115,28 +122,26 @@ Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py:
   const i2sb_plan plan = make_plan(rows, clip, known);
   i2sb_layout layout{};
   layout.struct_size = sizeof layout;
-  call([&](i2sb_error* error) {
-    return i2sb_restore_layout(model.model.get(), side(image.shape(1)), side(image.shape(0)), tile, overlap, &layout,
-                               error);
-  });
+  check(i2sb_model_layout(model.model.get(), side(image.shape(1)), side(image.shape(0)), tile, overlap, &layout));
   Array<uint8_t> out({static_cast<py::ssize_t>(layout.height), static_cast<py::ssize_t>(layout.width), image.shape(2)});
   Observer observer{std::move(observer_in), nullptr};
-  i2sb_restore_params params{};
-  params.struct_size = sizeof params;
-  params.width = side(image.shape(1));
-  params.height = side(image.shape(0));
-  params.channels = side(image.shape(2));
-  params.image = image.data();
-  params.mask = data_or_null(mask);
-  params.out = out.mutable_data();
-  params.seed = seed;
+  const i2sb_image given = image_of(image.data(), image.shape(1), image.shape(0), image.shape(2));
+  const i2sb_image result = image_of(out.mutable_data(), out.shape(1), out.shape(0), out.shape(2));
+  i2sb_image hole{};
+  if (mask) hole = image_of(mask->data(), mask->shape(1), mask->shape(0), 1);
+  i2sb_restore_params params;
+  i2sb_restore_params_init(&params, sizeof params);
   params.plan = &plan;
+  params.image = &given;
+  params.mask = mask ? &hole : nullptr;
+  params.out = &result;
+  params.seed = seed;
   params.tile = tile;
   params.overlap = overlap;
-  params.threads = threads;
-  params.observer = observer.function.is_none() ? nullptr : &Observer::call;
-  params.observer_user = &observer;
-  run(observer, [&](i2sb_error* error) { return i2sb_restore(model.model.get(), &engine.engine, &params, error); });
+  params.progress = observer.function.is_none() ? nullptr : &Observer::call;
+  params.progress_user = &observer;
+  run(model.model.get(), engine, threads, observer,
+      [&](i2sb_session* session) { return i2sb_restore(session, &params); });
   return out;
 }
 

@@ -1,7 +1,8 @@
 // How the core fails inside: by exception; and how that ends at the C boundary: as a status and a sentence.
 #pragma once
 
-#include <cstdio>
+#include <algorithm>
+#include <cstdint>
 #include <exception>
 #include <new>
 #include <stdexcept>
@@ -24,37 +25,46 @@ inline void require(bool holds, const char* sentence) {
   if (!holds) fail(I2SB_ERROR_ARGUMENT, sentence);
 }
 
-inline i2sb_status report(i2sb_error* error, i2sb_status status, const char* sentence) noexcept {
-  if (error) std::snprintf(error->message, sizeof error->message, "%s", sentence);
-  return status;
-}
-
 // Runs the body of an exported function; no exception leaves it.
 template <typename Body>
-i2sb_status guard(i2sb_error* error, Body&& body) noexcept {
+i2sb_status guard(Body&& body) noexcept {
   try {
     std::forward<Body>(body)();
     return I2SB_OK;
   } catch (const Failure& failure) {
-    return report(error, failure.status, failure.what());
+    return i2sb_fail(failure.status, failure.what());
   } catch (const std::bad_alloc&) {
-    return report(error, I2SB_ERROR_MEMORY, "out of memory");
+    return i2sb_fail(I2SB_ERROR_MEMORY, "out of memory");
   } catch (const std::length_error&) {
-    return report(error, I2SB_ERROR_MEMORY, "out of memory: the sizes asked for are beyond what can be allocated");
+    return i2sb_fail(I2SB_ERROR_MEMORY, "out of memory: the sizes asked for are beyond what can be allocated");
   } catch (const std::exception& fault) {
-    return report(error, I2SB_ERROR_INTERNAL, fault.what());
+    return i2sb_fail(I2SB_ERROR_INTERNAL, fault.what());
   } catch (...) {
-    return report(error, I2SB_ERROR_INTERNAL, "unknown fault");
+    return i2sb_fail(I2SB_ERROR_INTERNAL, "unknown fault");
   }
 }
 
-// Every public struct begins with its size: a smaller one comes from an older header and lacks fields.
+// Every public struct begins with its size. A larger one comes from a newer header: its further fields must be zero,
+// which asks for nothing that this library does not know.
 template <typename Struct>
 void require_struct(const Struct* value, const char* name) {
+  constexpr uint32_t LARGEST = 4096;  // far above any struct's: else it was never set
   if (!value) fail(I2SB_ERROR_ARGUMENT, std::string(name) + " is NULL");
-  if (value->struct_size != sizeof(Struct))
-    fail(I2SB_ERROR_ARGUMENT, std::string(name) + ".struct_size is " + std::to_string(value->struct_size) +
-                                  ", this library's is " + std::to_string(sizeof(Struct)));
+  const uint32_t size = value->struct_size;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(value);
+  const bool fits = size >= sizeof(Struct) && size <= LARGEST &&
+                    std::all_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte == 0; });
+  if (!fits)
+    fail(I2SB_ERROR_ARGUMENT, std::string(name) + ".struct_size is " + std::to_string(size) + ", this library's is " +
+                                  std::to_string(sizeof(Struct)) +
+                                  (size > sizeof(Struct) ? " and knows no fields behind it: it is older" : ""));
+}
+
+// Gives a result in a struct whose size the caller has set; what is behind our fields stays as it is.
+template <typename Struct>
+void give_struct(Struct* to, Struct from) {
+  from.struct_size = to->struct_size;
+  *to = from;
 }
 
 }  // namespace i2sb

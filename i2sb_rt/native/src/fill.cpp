@@ -16,10 +16,13 @@ constexpr int SWEEPS = 8;
 
 // A picture at half the size of the one before; a value is known where one of the four that it stands for is.
 struct Level {
+  Level(int height, int width, std::pmr::memory_resource* memory)
+      : height(height), width(width), values(memory), known(memory), holes(memory) {}
+
   int height, width;
-  std::vector<float> values;  // [channels, height, width]
-  std::vector<char> known;    // [height, width]
-  std::vector<size_t> holes;  // where nothing is known
+  std::pmr::vector<float> values;  // [channels, height, width]
+  std::pmr::vector<char> known;    // [height, width]
+  std::pmr::vector<size_t> holes;  // where nothing is known
 
   size_t area() const { return static_cast<size_t>(height) * width; }
 
@@ -31,7 +34,7 @@ struct Level {
 
 // The means of what is known in blocks of two by two.
 Level halved(const Level& fine, int channels) {
-  Level coarse{(fine.height + 1) / 2, (fine.width + 1) / 2, {}, {}, {}};
+  Level coarse((fine.height + 1) / 2, (fine.width + 1) / 2, fine.values.get_allocator().resource());
   coarse.values.assign(channels * coarse.area(), 0.0f);
   coarse.known.assign(coarse.area(), 0);
   for (int y = 0; y < coarse.height; ++y) {
@@ -103,11 +106,10 @@ void relax(Level& level, int channels) {
 
 }  // namespace
 
-void fill_smoothly(float* planes, int channels, int height, int width, const float* mask) {
-  std::vector<Level> levels(1);
-  Level& whole = levels.front();
-  whole.height = height;
-  whole.width = width;
+void fill_smoothly(float* planes, int channels, int height, int width, const float* mask,
+                   std::pmr::memory_resource* memory) {
+  std::pmr::vector<Level> levels(memory);
+  Level& whole = levels.emplace_back(height, width, memory);
   whole.values.assign(planes, planes + channels * whole.area());
   for (size_t i = 0; i < whole.area(); ++i) whole.known.push_back(mask[i] == 0);
   whole.find_holes();
@@ -122,11 +124,11 @@ void fill_smoothly(float* planes, int channels, int height, int width, const flo
 
 }  // namespace i2sb
 
-extern "C" i2sb_status i2sb_fill_hole(int32_t channels, int32_t height, int32_t width, const float* mask, float* planes,
-                                      i2sb_error* error) {
-  return i2sb::guard(error, [&] {
+extern "C" i2sb_status i2sb_fill_hole(int32_t channels, int32_t height, int32_t width, const float* mask,
+                                      float* planes) {
+  return i2sb::guard([&] {
     i2sb::require(mask && planes, "mask or planes is NULL");
     i2sb::require(channels > 0 && height > 0 && width > 0, "channels, height and width must be at least 1");
-    i2sb::fill_smoothly(planes, channels, height, width, mask);
+    i2sb::fill_smoothly(planes, channels, height, width, mask, std::pmr::new_delete_resource());
   });
 }

@@ -1,6 +1,9 @@
 #include "model_file.hpp"
 
+#include <algorithm>
+#include <array>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -49,7 +52,7 @@ class Message {
   }
 
   // A repeated integer comes one a field, or packed in one.
-  void append_integers(std::vector<int64_t>& to) const {
+  void append_integers(std::pmr::vector<int64_t>& to) const {
     if (!packed_) to.push_back(static_cast<int64_t>(number));
     for (Message packed(bytes); !packed.rest_.empty();) to.push_back(static_cast<int64_t>(packed.varint()));
   }
@@ -110,8 +113,8 @@ bool is_text(std::string_view bytes) {
   return true;
 }
 
-Tensor read_tensor(std::string_view bytes) {
-  Tensor tensor;
+Tensor read_tensor(std::string_view bytes, std::pmr::memory_resource* memory) {
+  Tensor tensor(memory);
   for (Message message(bytes); message.next();) {
     if (message.field == TENSOR_DIMS) message.append_integers(tensor.dims);
     if (message.field == TENSOR_TYPE) tensor.type = static_cast<int32_t>(message.number);
@@ -124,26 +127,30 @@ Tensor read_tensor(std::string_view bytes) {
   return tensor;
 }
 
-void read_graph(std::string_view bytes, std::vector<Tensor>& tensors) {
+void read_graph(std::string_view bytes, std::pmr::vector<Tensor>& tensors) {
   for (Message graph(bytes); graph.next();) {
     if (graph.field != GRAPH_INITIALIZER) continue;
     if (tensors.size() == MOST_ENTRIES) fail(I2SB_ERROR_MODEL, "it holds too many tensors");
-    tensors.push_back(read_tensor(graph.bytes));
+    tensors.push_back(read_tensor(graph.bytes, tensors.get_allocator().resource()));
   }
 }
 
-void read_entry(std::string_view bytes, std::map<std::string, std::string>& metadata) {
-  std::string key, value;
+void read_entry(std::string_view bytes, Entries& metadata) {
+  std::string_view key, value;
   for (Message entry(bytes); entry.next();) {
     if (entry.field == ENTRY_KEY) key = entry.bytes;
     if (entry.field == ENTRY_VALUE) value = entry.bytes;
   }
   if (metadata.size() == MOST_ENTRIES) fail(I2SB_ERROR_MODEL, "it holds too much metadata");
   if (!is_text(key) || !is_text(value)) fail(I2SB_ERROR_MODEL, "its metadata hold what is not UTF-8 text");
-  metadata[key] = value;
+  const auto found = metadata.find(key);
+  if (found != metadata.end())
+    found->second = value;
+  else
+    metadata.emplace(key, value);
 }
 
-std::string read_file(const std::string& path) {
+void read_file(std::string_view path, std::pmr::string& bytes) {
   const std::filesystem::path file(std::u8string(path.begin(), path.end()));
   std::error_code problem;
   if (!std::filesystem::exists(file, problem)) fail(I2SB_ERROR_MODEL, "there is no such file");
@@ -151,10 +158,28 @@ std::string read_file(const std::string& path) {
   std::ifstream stream(file, std::ios::binary | std::ios::ate);
   const auto size = stream ? static_cast<std::streamoff>(stream.tellg()) : std::streamoff{-1};
   if (size < 0) fail(I2SB_ERROR_MODEL, "it cannot be read");
-  std::string bytes(static_cast<size_t>(size), '\0');
+  bytes.resize(static_cast<size_t>(size));
   stream.seekg(0);
   if (!stream.read(bytes.data(), size)) fail(I2SB_ERROR_MODEL, "it cannot be read to its end");
-  return bytes;
+}
+
+// From a function that gives the bytes piece by piece.
+void read_pieces(int64_t (*read)(void*, void*, size_t), void* user, std::pmr::string& bytes) {
+  constexpr size_t FIRST = size_t{1} << 20;
+  for (size_t filled = 0;;) {
+    if (filled == bytes.size()) bytes.resize(std::max(FIRST, 2 * filled));
+    const size_t room = bytes.size() - filled;
+    const int64_t got = read(user, bytes.data() + filled, room);
+    if (got < 0) fail(I2SB_ERROR_MODEL, "the function that gives it failed");
+    if (static_cast<uint64_t>(got) > room)
+      fail(I2SB_ERROR_ARGUMENT, "the function that gives it wrote more than it was asked for");
+    filled += static_cast<size_t>(got);
+    if (got == 0) {
+      bytes.resize(filled);
+      bytes.shrink_to_fit();
+      return;
+    }
+  }
 }
 
 constexpr const char* ALWAYS[] = {"format",     "name",     "task",          "prediction", "cond_x1", "add_x1_noise",
@@ -166,70 +191,137 @@ constexpr const char* OF_DSB[] = {"gammas", "direction"};
 
 class Metadata {
  public:
-  explicit Metadata(const std::map<std::string, std::string>& entries) : entries_(entries) {
+  explicit Metadata(const Entries& entries) : entries_(entries) {
     for (const char* key : ALWAYS) value(key);
-    if (value("sampler") == "dsb") {
+    if (is_dsb()) {
       for (const char* key : OF_DSB) value(key);
     } else {
       for (const char* key : OF_I2SB) value(key);
     }
   }
 
-  const std::string& value(const std::string& key) const {
-    const auto found = entries_.find("i2sb." + key);
+  bool is_dsb() const { return value("sampler") == "dsb"; }
+
+  bool has(const std::string& key) const { return find(key) != entries_.end(); }
+
+  const std::pmr::string& value(const std::string& key) const {
+    const auto found = find(key);
     if (found == entries_.end()) fail(I2SB_ERROR_MODEL, "its metadata lack the key i2sb." + key);
     return found->second;
   }
 
   int integer(const std::string& key, int least, int most) const {
-    const std::string& text = value(key);
     int number = 0;
-    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (problem != std::errc{} || end != text.data() + text.size() || number < least || number > most)
-      fail(I2SB_ERROR_MODEL, "i2sb." + key + " is '" + text + "', not a whole number from " + std::to_string(least) +
-                                 " to " + std::to_string(most));
+    if (!parse(value(key), number) || number < least || number > most)
+      refuse(key, "a whole number from " + std::to_string(least) + " to " + std::to_string(most));
     return number;
   }
 
+  bool flag(const std::string& key) const { return integer(key, 0, 1) != 0; }
+
+  double decimal(const std::string& key) const {
+    double number = 0;
+    if (!parse(value(key), number) || !std::isfinite(number)) refuse(key, "a decimal number");
+    return number;
+  }
+
+  // The value, which must be one of those given.
+  template <size_t count>
+  const char* one_of(const std::string& key, const std::array<const char*, count>& allowed) const {
+    const std::pmr::string& text = value(key);
+    std::string names;
+    for (const char* name : allowed) {
+      if (text == name) return text.c_str();
+      names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    refuse(key, "one of " + names);
+  }
+
  private:
-  const std::map<std::string, std::string>& entries_;
+  Entries::const_iterator find(const std::string& key) const {
+    const std::string whole = "i2sb." + key;
+    return entries_.find(std::string_view(whole));
+  }
+
+  template <typename Number>
+  static bool parse(std::string_view text, Number& number) {
+    const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+    return problem == std::errc{} && end == text.data() + text.size();
+  }
+
+  [[noreturn]] void refuse(const std::string& key, const std::string& right) const {
+    fail(I2SB_ERROR_MODEL, "i2sb." + key + " is '" + std::string(value(key)) + "', not " + right);
+  }
+
+  const Entries& entries_;
 };
 
-ModelRules read_rules(const std::map<std::string, std::string>& entries) {
-  const Metadata metadata(entries);
-  if (metadata.value("format") != "1")
-    fail(I2SB_ERROR_MODEL, "i2sb.format is '" + metadata.value("format") + "', this library reads format 1");
-  ModelRules rules;
-  rules.channels = metadata.integer("channels", 1, 4096);
-  rules.batch = metadata.integer("batch", 1, 4096);
-  rules.cond_x1 = metadata.integer("cond_x1", 0, 1) != 0;
-  rules.cond_mask = entries.contains("i2sb.cond_mask") && metadata.integer("cond_mask", 0, 1) != 0;
-  if (entries.contains("i2sb.fill")) {
-    const std::string& fill = metadata.value("fill");
-    if (fill != "noise" && fill != "smooth")
-      fail(I2SB_ERROR_MODEL, "i2sb.fill is '" + fill + "', neither noise nor smooth");
-    rules.fills_smoothly = fill == "smooth";
-  }
-  rules.add_x1_noise = metadata.integer("add_x1_noise", 0, 1) != 0;
-  rules.size.multiple = metadata.integer("multiple", 1, 4096);
-  rules.size.minimum = metadata.integer("minimum", 1, 65536);
-  rules.size.tile = metadata.integer("tile", 1, 65536);
-  rules.size.overlap = metadata.integer("overlap", 0, 65536);
-  rules.size.upscale = metadata.integer("upscale", 1, 64);
-  const int g = std::lcm(rules.size.multiple, 16);
-  if (rules.size.tile % g != 0 || rules.size.overlap % g != 0 || rules.size.overlap > rules.size.tile - g)
+constexpr std::array SAMPLERS{"sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb", "dsb"};
+constexpr std::array PREDICTIONS{"noise", "mean", "residual"};
+constexpr std::array FILLS{"noise", "smooth"};
+
+SizeRules read_size(const Metadata& metadata) {
+  SizeRules size{};
+  size.multiple = metadata.integer("multiple", 1, 4096);
+  size.minimum = metadata.integer("minimum", 1, 65536);
+  size.tile = metadata.integer("tile", 1, 65536);
+  size.overlap = metadata.integer("overlap", 0, 65536);
+  size.upscale = metadata.integer("upscale", 1, 64);
+  const int g = std::lcm(size.multiple, 16);
+  if (size.tile % g != 0 || size.overlap % g != 0 || size.overlap > size.tile - g)
     fail(I2SB_ERROR_MODEL, "i2sb.tile and i2sb.overlap must be multiples of " + std::to_string(g) +
                                ", the overlap at most tile - " + std::to_string(g));
+  return size;
+}
+
+ModelRules read_rules(const Entries& entries) {
+  const Metadata metadata(entries);
+  if (metadata.value("format") != "1")
+    fail(I2SB_ERROR_MODEL,
+         "i2sb.format is '" + std::string(metadata.value("format")) + "', this library reads format 1");
+  ModelRules rules;
+  rules.name = metadata.value("name").c_str();
+  rules.sampler = metadata.one_of("sampler", SAMPLERS);
+  rules.prediction = metadata.one_of("prediction", PREDICTIONS);
+  rules.channels = metadata.integer("channels", 1, 4096);
+  rules.batch = metadata.integer("batch", 1, 4096);
+  rules.nfe = metadata.integer("nfe", 1, 1000000);
+  rules.cond_x1 = metadata.flag("cond_x1");
+  rules.add_x1_noise = metadata.flag("add_x1_noise");
+  rules.clip = metadata.flag("clip");
+  // Keys that older files lack.
+  rules.cond_mask = metadata.has("cond_mask") && metadata.flag("cond_mask");
+  rules.fills_smoothly = metadata.has("fill") && metadata.one_of("fill", FILLS) == std::string_view("smooth");
+  rules.needs_mask = rules.cond_mask || metadata.value("task").starts_with("inpaint");
+  if (!metadata.is_dsb()) {
+    rules.ot_ode = metadata.flag("ot_ode");
+    rules.schedule = {sizeof rules.schedule, metadata.integer("interval", 2, 1000000), metadata.decimal("beta_max"),
+                      metadata.decimal("t0"), metadata.decimal("T")};
+  }
+  rules.size = read_size(metadata);
   return rules;
 }
 
-}  // namespace
+// What a file is called where it fails.
+std::string source_of(const i2sb_model_params& params) {
+  return params.path ? "model file " + std::string(params.path) : "model";
+}
 
-static std::unique_ptr<i2sb_model> open_model(const std::string& path) {
-  auto model = std::make_unique<i2sb_model>();
-  model->path = path;
+using Loaded = std::unique_ptr<i2sb_model, Released<i2sb_model>>;
+
+Loaded load_model(const i2sb_model_params& params) {
+  require((params.path != nullptr) + (params.data != nullptr) + (params.read != nullptr) == 1,
+          "one of path, data and read must be given");
+  Loaded model = make_in<i2sb_model>(Memory(params.allocator));
   try {
-    model->bytes = read_file(path);
+    if (params.path) {
+      model->path = params.path;
+      read_file(model->path, model->bytes);
+    } else if (params.read) {
+      read_pieces(params.read, params.read_user, model->bytes);
+    } else {
+      model->bytes.assign(static_cast<const char*>(params.data), params.data_size);
+    }
     bool has_graph = false;
     for (Message file(model->bytes); file.next();) {
       if (file.field == MODEL_GRAPH) read_graph(file.bytes, model->tensors);
@@ -239,29 +331,35 @@ static std::unique_ptr<i2sb_model> open_model(const std::string& path) {
     if (!has_graph) fail(I2SB_ERROR_MODEL, "it holds no graph: it is not an ONNX model");
     model->rules = read_rules(model->metadata);
   } catch (const Failure& failure) {
-    fail(failure.status, "model file " + path + ": " + failure.what());
+    fail(failure.status, source_of(params) + ": " + failure.what());
+  }
+  if (params.log) {
+    const std::string told = source_of(params) + ": " + model->rules.name + ", " + std::to_string(model->bytes.size()) +
+                             " bytes, " + std::to_string(model->tensors.size()) + " tensors";
+    params.log(params.log_user, told.c_str());
   }
   return model;
 }
 
+}  // namespace
 }  // namespace i2sb
 
 extern "C" {
 
-i2sb_status i2sb_model_open(const char* path, i2sb_model** model, i2sb_error* error) {
-  return i2sb::guard(error, [&] {
-    i2sb::require(path && model, "path or model is NULL");
-    *model = i2sb::open_model(path).release();
+i2sb_status i2sb_model_load(const i2sb_model_params* params, i2sb_model** model) {
+  return i2sb::guard([&] {
+    i2sb::require_struct(params, "params");
+    i2sb::require(model != nullptr, "model is NULL");
+    *model = i2sb::load_model(*params).release();
   });
 }
 
-void i2sb_model_free(i2sb_model* model) { delete model; }
+void i2sb_model_free(i2sb_model* model) { i2sb::Released<i2sb_model>()(model); }
 
 const char* i2sb_model_metadata(const i2sb_model* model, const char* key) {
   if (!model || !key) return nullptr;
-  for (const auto& [name, value] : model->metadata)
-    if (name == key) return value.c_str();
-  return nullptr;
+  const auto found = model->metadata.find(std::string_view(key));
+  return found == model->metadata.end() ? nullptr : found->second.c_str();
 }
 
 int32_t i2sb_model_metadata_count(const i2sb_model* model) {
@@ -279,17 +377,19 @@ int32_t i2sb_model_tensor_count(const i2sb_model* model) {
   return model ? static_cast<int32_t>(model->tensors.size()) : 0;
 }
 
-i2sb_status i2sb_model_tensor_at(const i2sb_model* model, int32_t index, i2sb_tensor_view* view, i2sb_error* error) {
-  return i2sb::guard(error, [&] {
-    i2sb::require_struct(view, "view");
+i2sb_status i2sb_model_tensor_at(const i2sb_model* model, int32_t index, i2sb_tensor* tensor) {
+  return i2sb::guard([&] {
+    i2sb::require_struct(tensor, "tensor");
     i2sb::require(index >= 0 && index < i2sb_model_tensor_count(model), "there is no tensor of that index");
-    const i2sb::Tensor& tensor = model->tensors[static_cast<size_t>(index)];
-    view->name = tensor.name.c_str();
-    view->onnx_type = tensor.type;
-    view->rank = static_cast<int32_t>(tensor.dims.size());
-    view->dims = tensor.dims.data();
-    view->data = tensor.elsewhere ? nullptr : tensor.data.data();
-    view->bytes = tensor.elsewhere ? 0 : tensor.data.size();
+    const i2sb::Tensor& found = model->tensors[static_cast<size_t>(index)];
+    i2sb_tensor told{};
+    told.onnx_type = found.type;
+    told.rank = static_cast<int32_t>(found.dims.size());
+    told.name = found.name.c_str();
+    told.dims = found.dims.data();
+    told.data = found.elsewhere ? nullptr : found.data.data();
+    told.data_size = found.elsewhere ? 0 : found.data.size();
+    i2sb::give_struct(tensor, told);
   });
 }
 

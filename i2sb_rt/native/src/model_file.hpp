@@ -3,38 +3,51 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "i2sb_rt.h"
+#include "memory.hpp"
 #include "tiles.hpp"
 
 namespace i2sb {
 
 struct Tensor {
-  std::string name;
+  explicit Tensor(std::pmr::memory_resource* memory) : name(memory), dims(memory) {}
+
+  std::pmr::string name;
   int32_t type = 0;  // of ONNX
-  std::vector<int64_t> dims;
+  std::pmr::vector<int64_t> dims;
   std::string_view data;   // inside the file's bytes
   bool elsewhere = false;  // stored in another file
 };
 
-// What the loop must know of a model, from its metadata.
+using Entries = std::pmr::map<std::pmr::string, std::pmr::string, std::less<>>;
+
+// What the core must know of a model, from its metadata. Text is the metadata's own.
 struct ModelRules {
-  int channels = 0, batch = 1;
-  bool cond_x1 = false, cond_mask = false, add_x1_noise = false;
+  const char *name = "", *sampler = "", *prediction = "";
+  int channels = 0, batch = 1, nfe = 1;
+  bool cond_x1 = false, cond_mask = false, add_x1_noise = false, clip = false, ot_ode = false;
   bool fills_smoothly = false;  // the hole of x1; else with noise
+  bool needs_mask = false;
+  i2sb_schedule schedule{};  // interval 0: a model of DSB, which has none
   SizeRules size{};
 };
 
 }  // namespace i2sb
 
-// Immutable once opened.
+// Immutable once loaded.
 struct i2sb_model {
-  std::string path;
-  std::string bytes;
-  std::map<std::string, std::string> metadata;
-  std::vector<i2sb::Tensor> tensors;
+  explicit i2sb_model(const i2sb::Memory& from)
+      : memory(from), path(&memory), bytes(&memory), metadata(&memory), tensors(&memory) {}
+
+  i2sb::Memory memory;
+  std::pmr::string path;  // empty where it was not loaded from a file
+  std::pmr::string bytes;
+  i2sb::Entries metadata;
+  std::pmr::vector<i2sb::Tensor> tensors;
   i2sb::ModelRules rules;
 };

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "failure.hpp"
 #include "i2sb_kernels.h"
+#include "model_file.hpp"
 
 namespace i2sb {
 
@@ -18,7 +20,7 @@ namespace {
 using Row = std::array<double, I2SB_ROW_COLUMNS>;
 
 // What every row begins with: the network is asked at step n, and says (x_n - x0) / s_n (arXiv 2302.05872, eq. 12);
-// one that says x0 is left to `make_plan`.
+// one that says x0 is left to `predicting`.
 Row asked_at(const Schedule& schedule, int n) {
   Row row{};
   row[I2SB_COL_T] = schedule.noise_levels[n];
@@ -155,68 +157,118 @@ std::vector<float> i3sb_rows(const Schedule& schedule, const std::vector<int>& s
 
 namespace {
 
-void check_eta(double eta) { require(std::isfinite(eta) && eta >= 0 && eta <= 1, "eta must be a number from 0 to 1"); }
+// What a plan is made of, with the model's values in place of what was not given.
+struct Asked {
+  std::string sampler;
+  const char* prediction;
+  i2sb_schedule schedule;
+  int nfe;
+  bool clip;
+};
 
-std::vector<int> checked_steps(const i2sb_schedule& schedule, int nfe, const int32_t* given) {
-  std::vector<int> steps = spaced_steps(schedule.interval, nfe);
+constexpr std::array SAMPLERS{"sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb"};
+
+// A model's bridge must have what the sampler draws on.
+void check_legal(const ModelRules& rules, const std::string& sampler) {
+  const std::string model = "the model " + std::string(rules.name);
+  if (rules.ot_ode && sampler != "ode")
+    fail(I2SB_ERROR_ARGUMENT, model + " was trained without noise, so it takes the sampler ode, not " + sampler);
+}
+
+Asked complete(const i2sb_plan_params& p) {
+  const ModelRules* rules = p.model ? &p.model->rules : nullptr;
+  require(p.schedule || rules, "a plan needs a schedule or a model");
+  require(p.sampler || rules, "a plan needs a sampler or a model");
+  if (rules && !p.schedule && rules->schedule.interval == 0)
+    fail(I2SB_ERROR_ARGUMENT, "the model " + std::string(rules->name) + " has no schedule: it is one of DSB");
+  Asked asked{p.sampler ? p.sampler : rules->sampler,
+              p.prediction ? p.prediction : (rules ? rules->prediction : "noise"),
+              p.schedule ? *p.schedule : rules->schedule, p.nfe == 0 && rules ? rules->nfe : p.nfe,
+              p.clip < 0 ? rules && rules->clip : p.clip != 0};
+  if (rules) check_legal(*rules, asked.sampler);
+  require_struct(&asked.schedule, "schedule");
+  return asked;
+}
+
+// The share of fresh noise: what was asked for, where the sampler leaves a choice.
+double eta_of(const std::string& sampler, double asked) {
+  constexpr double OF_I3SB = 0.6;  // arXiv 2403.06069, for photos
+  const bool has_choice = sampler == "dbim1" || sampler == "i3sb";
+  if (asked < 0) return sampler == "i3sb" ? OF_I3SB : 0;
+  if (!has_choice) fail(I2SB_ERROR_ARGUMENT, "eta is a choice of the samplers dbim1 and i3sb, not of " + sampler);
+  require(asked <= 1, "eta must be a number from 0 to 1");
+  return asked;
+}
+
+std::vector<int> checked_steps(const Asked& asked, const int32_t* given) {
+  std::vector<int> steps = spaced_steps(asked.schedule.interval, asked.nfe);
   if (!given) return steps;
-  steps.assign(given, given + nfe + 1);
+  if (!asked.sampler.starts_with("dbim"))
+    fail(I2SB_ERROR_ARGUMENT, "steps are a choice of the samplers dbim1, dbim2 and dbim3, not of " + asked.sampler);
+  steps.assign(given, given + asked.nfe + 1);
   const bool ascending = std::adjacent_find(steps.begin(), steps.end(), std::greater_equal<>()) == steps.end();
-  if (!ascending || steps.front() != 0 || steps.back() != schedule.interval - 1)
+  if (!ascending || steps.front() != 0 || steps.back() != asked.schedule.interval - 1)
     fail(I2SB_ERROR_ARGUMENT,
-         "steps must ascend from 0 to " + std::to_string(schedule.interval - 1) + " (interval - 1), each once");
+         "steps must ascend from 0 to " + std::to_string(asked.schedule.interval - 1) + " (interval - 1), each once");
   return steps;
 }
 
-template <typename Rows>
-i2sb_status make_plan(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, const int32_t* given, float* rows,
-                      int32_t* steps, i2sb_error* error, Rows&& table_of) {
-  return guard(error, [&] {
-    require_struct(schedule, "schedule");
-    require(rows != nullptr, "rows is NULL");
-    require(prediction == I2SB_PREDICTS_NOISE || prediction == I2SB_PREDICTS_MEAN,
-            "prediction must be I2SB_PREDICTS_NOISE or I2SB_PREDICTS_MEAN");
-    const Schedule s = compute_schedule(*schedule);
-    const std::vector<int> spaced = checked_steps(*schedule, nfe, given);
-    std::vector<float> table = table_of(s, spaced);
-    for (size_t row = 0; prediction == I2SB_PREDICTS_MEAN && row < table.size(); row += I2SB_ROW_COLUMNS) {
-      table[row + I2SB_COL_P] = 0;
-      table[row + I2SB_COL_Q] = 1;
-    }
-    std::copy(table.begin(), table.end(), rows);
-    if (steps) std::copy(spaced.begin(), spaced.end(), steps);
-  });
+std::vector<float> rows_of(const Asked& asked, const std::vector<int>& steps, double eta) {
+  const Schedule schedule = compute_schedule(asked.schedule);
+  const std::string& sampler = asked.sampler;
+  if (sampler == "sde" || sampler == "ode") return posterior_rows(schedule, steps, sampler == "ode");
+  if (sampler == "i3sb") return i3sb_rows(schedule, steps, eta);
+  return dbim_rows(schedule, steps, sampler.back() - '0', eta);
+}
+
+// Reads x0 off the network's output as it is meant: rows are made for one that says (x_n - x0) / std_fwd_n.
+void predicting(const char* prediction, std::vector<float>& rows) {
+  const std::string_view kind = prediction;
+  if (kind != "noise" && kind != "mean")
+    fail(I2SB_ERROR_ARGUMENT, "prediction is \"noise\" or \"mean\", not \"" + std::string(kind) + "\"");
+  for (size_t row = 0; kind == "mean" && row < rows.size(); row += I2SB_ROW_COLUMNS) {
+    rows[row + I2SB_COL_P] = 0;
+    rows[row + I2SB_COL_Q] = 1;
+  }
 }
 
 }  // namespace
+
+NamedPlan named_plan(const i2sb_plan_params& params) {
+  const Asked asked = complete(params);
+  if (std::find(SAMPLERS.begin(), SAMPLERS.end(), asked.sampler) == SAMPLERS.end())
+    fail(I2SB_ERROR_ARGUMENT,
+         "'" + asked.sampler +
+             "' is no sampler of a bridge with a schedule; there are sde, ode, dbim1, dbim2, dbim3 "
+             "and i3sb");
+  require(!std::isnan(params.eta), "eta must be a number from 0 to 1");
+  const double eta = eta_of(asked.sampler, params.eta);
+  NamedPlan plan;
+  plan.steps = checked_steps(asked, params.steps);
+  plan.rows = rows_of(asked, plan.steps, eta);
+  predicting(asked.prediction, plan.rows);
+  plan.clip = asked.clip;
+  plan.known = asked.sampler == "sde" || asked.sampler == "ode" ? I2SB_KNOWN_RENEW : I2SB_KNOWN_X0;
+  return plan;
+}
+
+i2sb_plan NamedPlan::view() const {
+  return {sizeof(i2sb_plan), static_cast<int32_t>(steps.size() - 1), rows.data(), clip, known};
+}
+
 }  // namespace i2sb
 
-extern "C" {
-
-i2sb_status i2sb_plan_posterior(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, int32_t ot_ode,
-                                float* rows, int32_t* steps, i2sb_error* error) {
-  return i2sb::make_plan(
-      schedule, prediction, nfe, nullptr, rows, steps, error,
-      [&](const auto& s, const auto& spaced) { return i2sb::posterior_rows(s, spaced, ot_ode != 0); });
-}
-
-i2sb_status i2sb_plan_dbim(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, int32_t order, double eta,
-                           const int32_t* given, float* rows, int32_t* steps, i2sb_error* error) {
-  return i2sb::make_plan(schedule, prediction, nfe, given, rows, steps, error, [&](const auto& s, const auto& spaced) {
-    i2sb::require(order >= 1 && order <= 3, "order must be 1, 2 or 3");
-    i2sb::check_eta(eta);
-    i2sb::require(order == 1 || eta == 0, "eta must be 0 for the orders 2 and 3, which draw no noise on the way");
-    return i2sb::dbim_rows(s, spaced, order, eta);
+extern "C" i2sb_status i2sb_plan_make(const i2sb_plan_params* params, float* rows, int32_t* steps, i2sb_plan* plan) {
+  return i2sb::guard([&] {
+    i2sb::require_struct(params, "params");
+    i2sb::require(rows || !steps, "steps are only given with rows");
+    i2sb::require(rows || plan, "rows and plan are NULL");
+    if (plan) i2sb::require_struct(plan, "plan");
+    const i2sb::NamedPlan made = i2sb::named_plan(*params);
+    i2sb_plan view = made.view();
+    view.rows = rows;
+    if (rows) std::copy(made.rows.begin(), made.rows.end(), rows);
+    if (steps) std::copy(made.steps.begin(), made.steps.end(), steps);
+    if (plan) i2sb::give_struct(plan, view);
   });
 }
-
-i2sb_status i2sb_plan_i3sb(const i2sb_schedule* schedule, int32_t prediction, int32_t nfe, double eta, float* rows,
-                           int32_t* steps, i2sb_error* error) {
-  return i2sb::make_plan(schedule, prediction, nfe, nullptr, rows, steps, error,
-                         [&](const auto& s, const auto& spaced) {
-                           i2sb::check_eta(eta);
-                           return i2sb::i3sb_rows(s, spaced, eta);
-                         });
-}
-
-}  // extern "C"

@@ -15,4 +15,15 @@ std::vector<float> posterior_rows(const Schedule& schedule, const std::vector<in
 std::vector<float> dbim_rows(const Schedule& schedule, const std::vector<int>& steps, int order, double eta);
 std::vector<float> i3sb_rows(const Schedule& schedule, const std::vector<int>& steps, double eta);
 
+// The plan of a sampler by its name.
+struct NamedPlan {
+  std::vector<float> rows;
+  std::vector<int> steps;
+  int32_t clip = 0, known = 0;
+
+  i2sb_plan view() const;  // as long as this lives
+};
+
+NamedPlan named_plan(const i2sb_plan_params& params);
+
 }  // namespace i2sb

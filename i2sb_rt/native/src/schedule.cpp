@@ -1,7 +1,7 @@
 #include "schedule.hpp"
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <string>
 
 #include "failure.hpp"
@@ -54,21 +54,12 @@ Schedule compute_schedule(const i2sb_schedule& schedule) {
 
 }  // namespace i2sb
 
-extern "C" i2sb_status i2sb_schedule_compute(const i2sb_schedule* schedule, const i2sb_schedule_arrays* arrays,
-                                             i2sb_error* error) {
-  return i2sb::guard(error, [&] {
+extern "C" i2sb_status i2sb_schedule_compute(const i2sb_schedule* schedule, double* arrays) {
+  return i2sb::guard([&] {
     i2sb::require_struct(schedule, "schedule");
-    i2sb::require_struct(arrays, "arrays");
+    i2sb::require(arrays != nullptr, "arrays is NULL");
     const i2sb::Schedule s = i2sb::compute_schedule(*schedule);
-    const auto give = [](const std::vector<double>& from, double* to) {
-      if (to) std::memcpy(to, from.data(), from.size() * sizeof(double));
-    };
-    give(s.betas, arrays->betas);
-    give(s.std_fwd, arrays->std_fwd);
-    give(s.std_bwd, arrays->std_bwd);
-    give(s.std_sb, arrays->std_sb);
-    give(s.mu_x0, arrays->mu_x0);
-    give(s.mu_x1, arrays->mu_x1);
-    give(s.noise_levels, arrays->noise_levels);
+    for (const auto* array : {&s.betas, &s.std_fwd, &s.std_bwd, &s.std_sb, &s.mu_x0, &s.mu_x1, &s.noise_levels})
+      arrays = std::copy(array->begin(), array->end(), arrays);
   });
 }

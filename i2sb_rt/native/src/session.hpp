@@ -1,41 +1,43 @@
-// The loop: a plan run on a batch of images.
+// A session: an engine, and what one thread needs to run plans on it.
 #pragma once
 
-#include <chrono>
+#include <atomic>
+#include <memory>
 
-#include "i2sb_rt.h"
+#include "loop.hpp"
+#include "memory.hpp"
+#include "model_file.hpp"
+
+struct i2sb_session {
+  explicit i2sb_session(const i2sb::Memory& from) : memory(from) {}
+  ~i2sb_session();
+
+  i2sb::Memory memory;
+  const i2sb_model* model = nullptr;
+  i2sb_engine engine{};
+  bool owns_engine = false;
+  int threads = 1;
+  std::atomic<bool> at_work = false;
+  std::atomic<bool> cancelled = false;
+};
 
 namespace i2sb {
 
-inline int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
-
-// Tells an observer of a piece of work that just ended; throws if it wants to stop.
-class Watch {
+// The session at work for the length of a call: no other thread may use it, and it can be cancelled.
+class Work {
  public:
-  Watch(i2sb_observer observer, void* user, int row_count)
-      : observer_(observer), user_(user), row_count_(row_count), begin_(now_ns()) {}
-  void done(i2sb_phase phase, int row, int tile = 0, int tile_count = 0);
+  Work(i2sb_session& session, i2sb_progress progress, void* user);
+  Work(const Work&) = delete;
+  Work& operator=(const Work&) = delete;
+  ~Work() { session_.at_work = false; }
+
+  // In place of the caller's progress function and its user: they ask it, and whether the session was cancelled.
+  static int32_t ask(void* work, const i2sb_event* event);
 
  private:
-  i2sb_observer observer_;
+  i2sb_session& session_;
+  i2sb_progress progress_;
   void* user_;
-  int row_count_;
-  int64_t begin_;
 };
-
-int thread_count(int asked);
-
-// Throws if a plan cannot be run.
-void check_plan(const i2sb_plan& plan);
-
-// Whether a row of the plan, or a mask, makes the loop read x1 after it has begun.
-bool reads_x1(const i2sb_plan& plan, bool mask);
-
-// Runs the plan on x, [B,C,H,W], which begins as the first state and ends as the result; params.start and params.out
-// are not looked at. Throws, and then x holds anything.
-void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& params, float* x);
 
 }  // namespace i2sb

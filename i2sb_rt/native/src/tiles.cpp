@@ -29,8 +29,14 @@ void copy_window(const float* from, int planes, int H, int W, int top, int left,
   }
 }
 
-Blend::Blend(int planes, int H, int W, int tile, int overlap)
-    : planes_(planes), H_(H), W_(W), tile_(tile), window_(tile, 1.0f), weight_(static_cast<size_t>(H) * W) {
+Blend::Blend(int planes, int H, int W, int tile, int overlap, std::pmr::memory_resource* memory)
+    : planes_(planes),
+      H_(H),
+      W_(W),
+      tile_(tile),
+      window_(tile, 1.0f, memory),
+      weight_(static_cast<size_t>(H) * W, memory),
+      share_(tile, memory) {
   for (int i = 0; i < tile && overlap > 0; ++i) {
     const float u =
         std::min(1.0f, (static_cast<float>(std::min(i, tile - 1 - i)) + 0.5f) / static_cast<float>(overlap));
@@ -46,19 +52,19 @@ void Blend::begin(float* mean) {
 void Blend::add(const float* values, int top, int left) {
   const int height = std::min(tile_, H_ - top), width = std::min(tile_, W_ - left);
   const size_t area = static_cast<size_t>(H_) * W_;
-  std::vector<float> share(width);
   for (int y = 0; y < height; ++y) {
     const size_t line = static_cast<size_t>(top + y) * W_ + left;
     for (int x = 0; x < width; ++x) {
       const float w = window_[y] * window_[x], before = weight_[line + x];
       weight_[line + x] = before + w;
-      share[x] = w / (before + w);
+      share_[x] = w / (before + w);
     }
     for (int plane = 0; plane < planes_; ++plane) {
       float* mean = mean_ + plane * area + line;
       const float* value = values + (static_cast<size_t>(plane) * tile_ + y) * tile_;
       // A first value is taken as it is: mean may hold anything before.
-      for (int x = 0; x < width; ++x) mean[x] = share[x] == 1.0f ? value[x] : mean[x] + share[x] * (value[x] - mean[x]);
+      for (int x = 0; x < width; ++x)
+        mean[x] = share_[x] == 1.0f ? value[x] : mean[x] + share_[x] * (value[x] - mean[x]);
     }
   }
 }
@@ -123,9 +129,9 @@ i2sb_layout plan_layout(const SizeRules& rules, int width, int height, int tile,
 
 }  // namespace i2sb
 
-extern "C" i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t* origins, int32_t* count,
-                                         i2sb_error* error) {
-  return i2sb::guard(error, [&] {
+extern "C" i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t* origins,
+                                         int32_t* count) {
+  return i2sb::guard([&] {
     i2sb::require(count != nullptr, "count is NULL");
     const std::vector<int> found = i2sb::tile_origins(size, tile, overlap);
     const auto needed = static_cast<int32_t>(found.size());

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory_resource>
 #include <vector>
 
 #include "i2sb_rt.h"
@@ -23,15 +24,16 @@ void copy_window(const float* from, int planes, int H, int W, int top, int left,
 // The running weighted mean of overlapping tiles, in the order they are added: equal values stay exactly equal.
 class Blend {
  public:
-  Blend(int planes, int H, int W, int tile, int overlap);
+  Blend(int planes, int H, int W, int tile, int overlap, std::pmr::memory_resource* memory);
   // Forgets what was added; the mean is written to `mean` [planes, H, W] from now on.
   void begin(float* mean);
   void add(const float* values, int top, int left);  // values: [planes, tile, tile]
 
  private:
   int planes_, H_, W_, tile_;
-  std::vector<float> window_;  // one axis
-  std::vector<float> weight_;  // [H, W]: the sum so far
+  std::pmr::vector<float> window_;  // one axis
+  std::pmr::vector<float> weight_;  // [H, W]: the sum so far
+  std::pmr::vector<float> share_;   // of one line: what a new value counts for
   float* mean_ = nullptr;
 };
 
