@@ -23,6 +23,11 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
 REST = 0.1
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Time in this process alone: nothing else may run meanwhile."""
+    return 0
+
+
 def _seconds(call: Callable[[], object]) -> float:
     time.sleep(REST)
     begin = time.perf_counter()

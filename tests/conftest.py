@@ -11,6 +11,13 @@ import pytest
 # so this must be said before anything imports it.
 if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"
+# Several processes share the cores: threads of one that wait must not take them from the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run the suite in as many processes as there are cores."""
+    return len(os.sched_getaffinity(0))
 
 
 @pytest.fixture(autouse=True)

@@ -1,3 +1,4 @@
+// The header stands alone in C++17.
 #include "i2sb_rt.h"
 
-int main() { return sizeof(i2sb_plan) > 0 ? 0 : 1; }
+int main() { return i2sb_abi_version() == I2SB_ABI_VERSION ? 0 : 1; }

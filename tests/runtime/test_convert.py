@@ -418,7 +418,7 @@ def test_a_result_that_cannot_be_written_leaves_the_old_one(
 
 
 def test_the_pages_tell_every_option() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("i2sb-rt")
     convert_parser.add_parser(parser.add_subparsers())
     help_text = io.StringIO()
     with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):

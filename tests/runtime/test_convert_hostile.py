@@ -218,7 +218,7 @@ def test_every_namespace_of_argparse_and_pathlib_is_read(options: dict[str, Any]
 
 
 def test_a_namespace_that_argparse_made_is_read(tmp_path: Path) -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("i2sb-rt")
     parser.add_argument("--log-dir", type=Path, default=Path(".log"))
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--steps", type=int, nargs="*")

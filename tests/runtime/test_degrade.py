@@ -201,7 +201,7 @@ def test_exit_codes(photo: U8, capsys: pytest.CaptureFixture[str], arguments: li
 def test_the_page_tells_every_option_and_every_operator() -> None:
     docs = Path(__file__).parents[2] / "docs"
     section = (docs / "cli.md").read_text().split("## i2sb-rt degrade", 1)[1].split("\n## ", 1)[0]
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("i2sb-rt")
     degrade_parser.add_parser(parser.add_subparsers())
     help_text = io.StringIO()
     with contextlib.redirect_stdout(help_text), contextlib.suppress(SystemExit):

@@ -304,8 +304,8 @@ def test_a_bar_is_drawn_on_a_terminal(toy: Restorer, monkeypatch: pytest.MonkeyP
         (["--metrics", "psnr,vif"], "no metric 'vif'"),
         (["--metrics", "lpips"], "pip install 'i2sb-rt[perceptual]'"),
         (["--metrics", "fid", "--limit", "1"], "fid compares sets of pictures"),
-        (["--sampler", "sde,euler"], "takes the sampler sde or ode or dbim1"),
-        (["--nfe", "100"], "nfe lies in 1 .. 99"),
+        (["--sampler", "sde,euler"], "there are sde, ode, dbim1"),
+        (["--nfe", "100"], "nfe must be from 1 to 99"),
         (["--nfe", "one"], "is not a list of numbers"),
         (["--eta", "0.5"], "eta is a choice of the samplers dbim1 and i3sb"),
         (["--seed", "-1"], "seed"),
@@ -360,7 +360,7 @@ def test_models_refuse_tasks_of_another_kind(make_model: MakeModel, capsys: Capt
     ],
 )
 def test_tasks_are_parted_at_commas(given: list[str], tasks: list[str]) -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("i2sb-rt")
     eval_parser.add_parser(parser.add_subparsers())
     options = parser.parse_args(["eval", "--images", "x", *(part for task in given for part in ("--task", task))])
     assert options.task == tasks
@@ -369,7 +369,7 @@ def test_tasks_are_parted_at_commas(given: list[str], tasks: list[str]) -> None:
 def test_the_page_tells_every_option() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     section = page.split("## i2sb-rt eval", 1)[1].split("\n## ", 1)[0]
-    subparsers = argparse.ArgumentParser().add_subparsers()
+    subparsers = argparse.ArgumentParser("i2sb-rt").add_subparsers()
     eval_parser.add_parser(subparsers)
     actions = subparsers.choices["eval"]._actions
     options = {option for action in actions for option in action.option_strings} - {"-h", "--help"}

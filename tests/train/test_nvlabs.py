@@ -31,7 +31,7 @@ LINE = "train i2sb --dataset-dir D --image-size 32 --batch-size 2 --threads 1 --
 
 
 def parsed(line: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser("i2sb-rt")
     cli.add_parser(parser.add_subparsers())
     return parser.parse_args(["train", "i2sb", *line.split()])
 

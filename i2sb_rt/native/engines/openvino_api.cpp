@@ -2,8 +2,9 @@
 
 #include <dlfcn.h>
 
-#include <cstdlib>
+#include <algorithm>
 #include <cstring>
+#include <filesystem>
 
 #include "failure.hpp"
 
@@ -13,7 +14,23 @@ namespace {
 // Releases whose C API this code was tested with.
 constexpr const char* TESTED = "2026.";
 
-void* open_library(const std::string& library) {
+// OpenVINO in the Python package beside ours, where this library is the one of .../i2sb_rt/sdk/lib; else "". No other
+// folder is looked into: anyone might write there.
+std::string installed_beside() {
+  namespace fs = std::filesystem;
+  Dl_info self{};
+  if (!dladdr(&TESTED, &self) || !self.dli_fname) return "";
+  std::error_code failed;
+  const fs::path sdk = fs::canonical(self.dli_fname, failed).parent_path().parent_path(), package = sdk.parent_path();
+  if (failed || sdk.filename() != "sdk" || package.filename() != "i2sb_rt") return "";
+  std::string newest;
+  for (const fs::path& file : fs::directory_iterator(package.parent_path() / "openvino" / "libs", failed))
+    if (file.filename().string().starts_with("libopenvino_c.so")) newest = std::max(newest, file.string());
+  return newest;
+}
+
+void* open_library(const std::string& named) {
+  const std::string library = named.empty() ? installed_beside() : named;
   if (!library.empty()) {
     void* handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!handle) fail(I2SB_ERROR_ENGINE, "OpenVINO cannot be opened: " + std::string(dlerror()));

@@ -2,9 +2,9 @@
  *
  * Rules that hold for every function: no exception crosses it, nothing is printed, nothing aborts. One that can fail
  * returns an i2sb_status, leaves its outputs untouched where that is not I2SB_OK, and keeps a sentence for
- * i2sb_last_error. Structs begin with their size, which an init function sets with the defaults, and else the
- * caller, to sizeof; fields are only ever appended. Text is UTF-8. Freeing NULL is legal. What is passed in is borrowed
- * for the time of the call, unless a line says longer; what is passed out is the caller's. */
+ * i2sb_last_error. Structs that may grow begin with their size, which an init function sets with the defaults, and else
+ * the caller, to sizeof; fields are only ever appended. Text is UTF-8. Freeing NULL is legal. What is passed in is
+ * borrowed for the time of the call, unless a line says longer; what is passed out is the caller's. */
 #ifndef I2SB_RT_H
 #define I2SB_RT_H
 #include <stddef.h>
@@ -33,7 +33,7 @@ const char* i2sb_last_error(void);
 /* For engines and other callbacks: keeps the sentence for i2sb_last_error and returns `status`. */
 i2sb_status i2sb_fail(i2sb_status status, const char* sentence);
 
-/* Of an object and its work, less an engine's own; by any thread that uses the object. NULL: no memory is left. */
+/* Of an object and the arrays of its work, an engine's own apart; by any thread that uses it. NULL: none is left. */
 typedef struct i2sb_allocator {
   void* (*allocate)(void* user, size_t size, size_t alignment);
   void (*release)(void* user, void* memory, size_t size);
@@ -135,7 +135,7 @@ typedef struct i2sb_openvino_options {
   int32_t streams;       /* network calls that run at once, 0 .. 256; 0: 1 */
   const char* precision; /* NULL or "auto", "fp32", "bf16" */
   const char* cache_dir; /* where compiled networks are kept; NULL: nowhere */
-  const char* library;   /* libopenvino_c's path; NULL: I2SB_RT_OPENVINO, then the loader's own search */
+  const char* library;   /* libopenvino_c's path; NULL: I2SB_RT_OPENVINO, the Python package, the loader's search */
   i2sb_log log;          /* may be NULL */
   void* log_user;
 } i2sb_openvino_options;
@@ -173,7 +173,7 @@ typedef struct i2sb_event {
   int32_t tile, tile_count; /* network calls done of this row's; 0 of 0 outside the network */
   int64_t begin_ns, end_ns; /* steady clock */
 } i2sb_event;
-/* Returns 0 to go on, anything else to stop with I2SB_ERROR_CANCELLED. Called by the session's thread. */
+/* In the session's thread. Returns 0 to go on, else I2SB_ERROR_CANCELLED ends the work, unless it has just finished. */
 typedef int32_t (*i2sb_progress)(void* user, const i2sb_event* event);
 
 /* ---- restoring: image in, image out ----------------------------------------------------------------------------- */

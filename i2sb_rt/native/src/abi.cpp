@@ -1,14 +1,14 @@
 // What is the ABI's alone: its version, the last error, the defaults of its structs, and where their fields lie.
 #include <cstddef>
-#include <cstdio>
 #include <cstring>
 
+#include "failure.hpp"
 #include "i2sb_rt.h"
 
 namespace {
 
 // Text of a thread's last failure. Of fixed size, so that it can be kept where memory has run out.
-thread_local char last_error[1024];
+thread_local char last_error[i2sb::SENTENCE_SIZE];
 
 // Gives defaults to a struct of the caller's size, which an older or a newer header may have.
 template <typename Struct>
@@ -65,7 +65,14 @@ const char* i2sb_version_string(void) { return I2SB_VERSION; }
 const char* i2sb_last_error(void) { return last_error; }
 
 i2sb_status i2sb_fail(i2sb_status status, const char* sentence) {
-  std::snprintf(last_error, sizeof last_error, "%s", sentence ? sentence : "");
+  if (!sentence) sentence = "";
+  size_t length = std::strlen(sentence);
+  if (length >= sizeof last_error) {
+    length = sizeof last_error - 1;
+    while (length > 0 && (sentence[length] & 0xc0) == 0x80) --length;  // no character is cut in two
+  }
+  std::memmove(last_error, sentence, length);  // it may be i2sb_last_error's own
+  last_error[length] = '\0';
   return status;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <new>
@@ -12,6 +13,8 @@
 #include "i2sb_rt.h"
 
 namespace i2sb {
+
+constexpr size_t SENTENCE_SIZE = 1024;  // of the last error, its NUL included
 
 class Failure : public std::runtime_error {
  public:

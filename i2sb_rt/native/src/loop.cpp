@@ -29,6 +29,8 @@ int thread_count(int asked) {
 
 namespace {
 
+constexpr double MOST_VALUES = 1e12;  // of one array: far above any memory, and no size of it overflows
+
 const float* row_of(const i2sb_plan& plan, int row) { return plan.rows + static_cast<size_t>(row) * I2SB_ROW_COLUMNS; }
 
 bool any_row(const i2sb_plan& plan, int column) {
@@ -48,9 +50,12 @@ int draws_of(const i2sb_plan& plan, bool mask) {
 // Calls a function of the engine's, and throws what it says where it fails.
 template <typename Call>
 void ask(Call&& call) {
-  i2sb_fail(I2SB_OK, "");  // of what failed before
+  char before[SENTENCE_SIZE];  // of what failed earlier: not to be taken for the engine's, nor forgotten
+  std::strcpy(before, i2sb_last_error());
+  i2sb_fail(I2SB_OK, "");
   const i2sb_status status = call();
   if (status != I2SB_OK) fail(status, *i2sb_last_error() ? i2sb_last_error() : "the engine failed without a reason");
+  i2sb_fail(I2SB_OK, before);
 }
 
 void check_finite(const float* x, size_t count) {
@@ -156,12 +161,20 @@ void check_sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_s
   require_struct(&p, "params");
   require(p.batch >= 1 && p.channels >= 1 && p.height >= 1 && p.width >= 1 && p.cond_channels >= 0,
           "batch, channels, height and width must be at least 1");
-  require(static_cast<double>(p.batch) * (p.channels + p.cond_channels) * p.height * p.width < 1e12,
+  const double planes = static_cast<double>(p.channels) + p.cond_channels;
+  require(planes <= INT32_MAX && p.batch * planes * p.height * p.width < MOST_VALUES,
           "the batch is larger than 1e12 values");
   require(p.x1 != nullptr, "x1 is NULL");
   require((p.cond != nullptr) == (p.cond_channels > 0), "cond and cond_channels must be given together");
   require(p.tile >= 0 && (p.tile == 0 || (p.overlap >= 0 && p.overlap < p.tile)), "overlap must be less than tile");
   require(p.network_batch >= 0, "network_batch must not be negative");
+  const double side = p.tile, lanes = p.network_batch > 0 ? p.network_batch : p.batch;
+  require(lanes * planes * (p.tile > 0 ? side * side : static_cast<double>(p.height) * p.width) < MOST_VALUES,
+          "a network call would be larger than 1e12 values");
+  const double tiles =
+      p.tile > 0 ? static_cast<double>(tile_count(p.height, p.tile, p.overlap)) * tile_count(p.width, p.tile, p.overlap)
+                 : 1;
+  require(p.batch * tiles + lanes <= INT32_MAX, "there are more than 2^31 network calls or tiles in a row");
   if (p.mask) {
     const size_t pixels = static_cast<size_t>(p.batch) * p.height * p.width;
     require(std::all_of(p.mask, p.mask + pixels, [](float m) { return m == 0 || m == 1; }),

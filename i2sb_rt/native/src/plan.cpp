@@ -9,6 +9,7 @@
 
 #include "failure.hpp"
 #include "i2sb_kernels.h"
+#include "loop.hpp"
 #include "model_file.hpp"
 
 namespace i2sb {
@@ -179,6 +180,7 @@ Asked complete(const i2sb_plan_params& p) {
   const ModelRules* rules = p.model ? &p.model->rules : nullptr;
   require(p.schedule || rules, "a plan needs a schedule or a model");
   require(p.sampler || rules, "a plan needs a sampler or a model");
+  if (p.schedule) require_struct(p.schedule, "schedule");
   if (rules && !p.schedule && rules->schedule.interval == 0)
     fail(I2SB_ERROR_ARGUMENT, "the model " + std::string(rules->name) + " has no schedule: it is one of DSB");
   Asked asked{p.sampler ? p.sampler : rules->sampler,
@@ -186,7 +188,7 @@ Asked complete(const i2sb_plan_params& p) {
               p.schedule ? *p.schedule : rules->schedule, p.nfe == 0 && rules ? rules->nfe : p.nfe,
               p.clip < 0 ? rules && rules->clip : p.clip != 0};
   if (rules) check_legal(*rules, asked.sampler);
-  require_struct(&asked.schedule, "schedule");
+  check_schedule(asked.schedule);
   return asked;
 }
 
@@ -249,6 +251,7 @@ NamedPlan named_plan(const i2sb_plan_params& params) {
   predicting(asked.prediction, plan.rows);
   plan.clip = asked.clip;
   plan.known = asked.sampler == "sde" || asked.sampler == "ode" ? I2SB_KNOWN_RENEW : I2SB_KNOWN_X0;
+  check_plan(plan.view());  // a schedule far from any trained one overflows
   return plan;
 }
 

@@ -76,7 +76,8 @@ void restore(i2sb_session& session, const i2sb_restore_params& p) {
   const i2sb_layout layout = plan_layout(rules.size, p.image->width, p.image->height, p.tile, p.overlap);
   check_out(p, layout);
   const NamedPlan named = plan_of(model, p);
-  const i2sb_plan plan = p.plan ? *p.plan : named.view();
+  const i2sb_plan view = named.view();
+  const i2sb_plan& plan = p.plan ? *p.plan : view;
   check_plan(plan);
   Work work(session, p.progress, p.progress_user);
   std::pmr::memory_resource* memory = &session.memory;

@@ -13,7 +13,9 @@ double linspace(double first, double last, int count, int index) {
   return index == count - 1 ? last : first + index * ((last - first) / (count - 1));
 }
 
-void check(const i2sb_schedule& schedule) {
+}  // namespace
+
+void check_schedule(const i2sb_schedule& schedule) {
   const int N = schedule.interval;
   if (N < 2 || N > 1000000 || N % 2 != 0)
     fail(I2SB_ERROR_ARGUMENT, "interval must be an even number from 2 to 1000000, not " + std::to_string(N));
@@ -22,10 +24,8 @@ void check(const i2sb_schedule& schedule) {
           "t0 and T must be numbers with t0 < T");
 }
 
-}  // namespace
-
 Schedule compute_schedule(const i2sb_schedule& schedule) {
-  check(schedule);
+  check_schedule(schedule);
   const int N = schedule.interval;
   const double beta_min = 1e-4;
   Schedule s;

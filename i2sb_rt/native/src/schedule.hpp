@@ -12,6 +12,9 @@ struct Schedule {
   std::vector<double> betas, std_fwd, std_bwd, std_sb, mu_x0, mu_x1, noise_levels;
 };
 
+// Throws if a schedule cannot be computed.
+void check_schedule(const i2sb_schedule& schedule);
+
 Schedule compute_schedule(const i2sb_schedule& schedule);
 
 }  // namespace i2sb

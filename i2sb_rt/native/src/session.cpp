@@ -40,10 +40,11 @@ std::unique_ptr<i2sb_session, Released<i2sb_session>> make_session(const i2sb_mo
   auto session = make_in<i2sb_session>(Memory(p.allocator));
   session->model = model;
   session->threads = thread_count(p.threads);
-  session->engine.struct_size = sizeof session->engine;
   if (p.engine) {
     session->engine = *p.engine;
+    session->engine.struct_size = sizeof session->engine;  // of the copy, also where the caller's is larger
   } else {
+    session->engine.struct_size = sizeof session->engine;
     const i2sb_status status = i2sb_openvino_engine(model, p.openvino, &session->engine);
     if (status != I2SB_OK) fail(status, i2sb_last_error());
     session->owns_engine = true;
@@ -89,6 +90,7 @@ i2sb_status i2sb_sample(i2sb_session* session, const i2sb_plan* plan, const i2sb
     i2sb::require(params->out != nullptr, "out is NULL");
     i2sb::Work work(*session, params->progress, params->progress_user);
     i2sb_sample_params p = *params;
+    p.struct_size = sizeof p;
     p.progress = i2sb::Work::ask;
     p.progress_user = &work;
     p.threads = session->threads;

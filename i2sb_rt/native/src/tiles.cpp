@@ -9,11 +9,17 @@
 
 namespace i2sb {
 
-std::vector<int> tile_origins(int size, int tile, int overlap) {
+int tile_count(int size, int tile, int overlap) {
   require(size >= 1 && tile >= 1 && overlap >= 0 && overlap < tile,
           "tiles need size >= 1, tile >= 1 and 0 <= overlap < tile");
-  std::vector<int> origins{0};
-  while (origins.back() + tile < size) origins.push_back(origins.back() + tile - overlap);
+  if (size <= tile) return 1;
+  const int step = tile - overlap, rest = size - tile;
+  return 1 + rest / step + (rest % step != 0);
+}
+
+std::vector<int> tile_origins(int size, int tile, int overlap) {
+  std::vector<int> origins(static_cast<size_t>(tile_count(size, tile, overlap)));
+  for (size_t k = 0; k < origins.size(); ++k) origins[k] = static_cast<int>(k) * (tile - overlap);
   return origins;
 }
 
@@ -80,7 +86,8 @@ int round_up(int value, int step) { return (value + step - 1) / step * step; }
 }
 
 int nearest_multiple(int value, int g, int low, int high) {
-  return std::clamp((value + g / 2) / g * g, low, std::max(low, high));
+  const int64_t nearest = (int64_t{value} + g / 2) / g * g;
+  return static_cast<int>(std::clamp<int64_t>(nearest, low, std::max(low, high)));
 }
 
 // The tile's side and overlap asked for, checked against g = lcm(multiple, 16).
@@ -122,8 +129,10 @@ i2sb_layout plan_layout(const SizeRules& rules, int width, int height, int tile,
   const int g = std::lcm(rules.multiple, 16);
   layout.overlap = overlap >= 0 ? overlap : std::clamp(rules.overlap, 0, std::max(0, layout.tile / 2 / g * g));
   check_tile(rules, layout.tile, layout.overlap);
-  layout.tile_count = static_cast<int>(tile_origins(layout.padded_width, layout.tile, layout.overlap).size() *
-                                       tile_origins(layout.padded_height, layout.tile, layout.overlap).size());
+  const int64_t tiles = int64_t{tile_count(layout.padded_width, layout.tile, layout.overlap)} *
+                        tile_count(layout.padded_height, layout.tile, layout.overlap);
+  require(tiles <= INT32_MAX, "the image has more than 2^31 tiles of this size: larger ones are needed");
+  layout.tile_count = static_cast<int>(tiles);
   return layout;
 }
 
@@ -133,10 +142,9 @@ extern "C" i2sb_status i2sb_tile_origins(int32_t size, int32_t tile, int32_t ove
                                          int32_t* count) {
   return i2sb::guard([&] {
     i2sb::require(count != nullptr, "count is NULL");
-    const std::vector<int> found = i2sb::tile_origins(size, tile, overlap);
-    const auto needed = static_cast<int32_t>(found.size());
+    const int needed = i2sb::tile_count(size, tile, overlap);
     i2sb::require(!origins || *count >= needed, "origins is too small for the tiles of this axis");
-    if (origins) std::copy(found.begin(), found.end(), origins);
+    for (int k = 0; origins && k < needed; ++k) origins[k] = k * (tile - overlap);
     *count = needed;
   });
 }

@@ -10,7 +10,10 @@
 
 namespace i2sb {
 
-// Origins 0, s, 2s, ... with s = tile - overlap, up to the first tile that reaches the edge.
+// How many tiles an axis takes.
+int tile_count(int size, int tile, int overlap);
+
+// Their origins 0, s, 2s, ... with s = tile - overlap, up to the first tile that reaches the edge.
 std::vector<int> tile_origins(int size, int tile, int overlap);
 
 // Where padded coordinate i of an axis of `size` pixels is read: reflected without repeating the edge, and the far edge
