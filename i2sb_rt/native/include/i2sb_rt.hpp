@@ -22,27 +22,19 @@ inline void check(i2sb_status status) {
   if (status != I2SB_OK) throw Error(status);
 }
 
-// A struct of parameters with its defaults, as its init function gives them.
-inline i2sb_model_params model_params() {
-  i2sb_model_params params;
-  i2sb_model_params_init(&params, sizeof params);
+// Structs of parameters with their defaults.
+template <typename Params>
+Params defaults_of(void (*init)(Params*, size_t)) {
+  Params params;
+  init(&params, sizeof params);
   return params;
 }
-inline i2sb_openvino_options openvino_options() {
-  i2sb_openvino_options options;
-  i2sb_openvino_options_init(&options, sizeof options);
-  return options;
-}
-inline i2sb_session_params session_params() {
-  i2sb_session_params params;
-  i2sb_session_params_init(&params, sizeof params);
-  return params;
-}
-inline i2sb_restore_params restore_params() {
-  i2sb_restore_params params;
-  i2sb_restore_params_init(&params, sizeof params);
-  return params;
-}
+inline i2sb_model_params model_params() { return defaults_of(i2sb_model_params_init); }
+inline i2sb_plan_params plan_params() { return defaults_of(i2sb_plan_params_init); }
+inline i2sb_openvino_options openvino_options() { return defaults_of(i2sb_openvino_options_init); }
+inline i2sb_session_params session_params() { return defaults_of(i2sb_session_params_init); }
+inline i2sb_sample_params sample_params() { return defaults_of(i2sb_sample_params_init); }
+inline i2sb_restore_params restore_params() { return defaults_of(i2sb_restore_params_init); }
 
 // Pixels that belong to the caller: uint8_t or float, const or not. Whether they may be written is the caller's to
 // know.
