@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from i2sb_rt import load, models, operators
-from i2sb_rt.evaluation.baselines import lanczos
+from i2sb_rt.evaluation.baselines import lanczos, telea
 from i2sb_rt.evaluation.metrics import psnr
 from i2sb_rt.operators.base import from_bytes, to_bytes
 from i2sb_rt.operators.jpeg import compress
@@ -55,6 +55,19 @@ def test_deblur_sharpens_a_photo_it_never_saw(task: str, gain: float) -> None:
     clean = np.asarray(Image.open(ROOT / "tests" / "data" / "dog.png"))
     blurred = to_bytes(operators.get(task)(from_bytes(clean)[None])[0])
     assert psnr(clean, load("deblur").restore(blurred)) - psnr(clean, blurred) > gain
+
+
+def test_inpaint_fills_holes_of_a_photo_it_never_saw_better_than_telea() -> None:
+    clean, restorer = np.asarray(Image.open(ROOT / "tests" / "data" / "dog.png")), load("inpaint")
+    gains = []
+    for seed in range(6):
+        hole = operators.get("inpaint-freeform1020").mask(*clean.shape[:2], seed=seed)
+        assert hole is not None
+        damaged = np.where(hole[..., None], np.uint8(128), clean)
+        restored = restorer.restore(damaged, mask=hole)
+        np.testing.assert_array_equal(restored[~hole], clean[~hole])
+        gains.append(psnr(clean, restored) - psnr(clean, telea(damaged, hole)))
+    assert np.mean(gains) > 0.7
 
 
 def test_tiles_hardly_change_the_picture() -> None:
