@@ -207,6 +207,23 @@ def test_with_the_python_package_and_its_openvino(
     restores(compile_restore(tmp_path / "restore", *flags, library), beside)
 
 
+def test_with_an_installed_wheel(
+    restores: Restores, named: Environment, bare: Environment, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A wheel in a folder of packages, OpenVINO beside it: no editable install, no variable, nothing of this tree."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    packages, build_folder = tmp_path / "packages", tmp_path_factory.mktemp("wheel")
+    made = ["wheel", "--no-deps", "--no-build-isolation", f"-Cbuild-dir={build_folder}", "-w", tmp_path, ROOT]
+    run(*pip, *made, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"})
+    (wheel,) = tmp_path.glob("i2sb_rt-*.whl")
+    run(*pip, "install", "--no-deps", "--target", packages, wheel)
+    (packages / "openvino").symlink_to(Path(named["I2SB_RT_OPENVINO"]).parents[1])
+    alone = {**bare, "PYTHONPATH": str(packages)}  # with -P and -S nothing else is looked into
+    (config,) = run(sys.executable, "-P", "-S", "-m", "i2sb_rt", "--cmake-dir", env=alone).splitlines()
+    assert Path(config).is_relative_to(packages)
+    restores(build(EXAMPLES, tmp_path / "build", f"-Di2sb_rt_DIR={config}", "-DWITH_CXX=OFF") / "restore", bare)
+
+
 def test_openvino_is_taken_from_beside_the_package_only(
     prefix: Path, photos: dict[str, Path], bare: Environment, tmp_path: Path
 ) -> None:

@@ -256,7 +256,7 @@ NamedPlan named_plan(const i2sb_plan_params& params) {
 }
 
 i2sb_plan NamedPlan::view() const {
-  return {sizeof(i2sb_plan), static_cast<int32_t>(steps.size() - 1), rows.data(), clip, known};
+  return {sizeof(i2sb_plan), static_cast<int32_t>(rows.size() / I2SB_ROW_COLUMNS), rows.data(), clip, known};
 }
 
 }  // namespace i2sb
