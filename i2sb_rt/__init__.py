@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from i2sb_rt.sampling import noise as noise
     from i2sb_rt.sampling import sample as sample
     from i2sb_rt.schedule import Schedule as Schedule
+    from i2sb_rt.transport import Transport as Transport
+    from i2sb_rt.transport import load_transport as load_transport
 
     __version__: str
 
@@ -25,7 +27,9 @@ _HOMES = {
     "Plan": "i2sb_rt.plan",
     "Restorer": "i2sb_rt.restorer",
     "Schedule": "i2sb_rt.schedule",
+    "Transport": "i2sb_rt.transport",
     "load": "i2sb_rt.restorer",
+    "load_transport": "i2sb_rt.transport",
     "noise": "i2sb_rt.sampling",
     "restore": "i2sb_rt.restorer",
     "sample": "i2sb_rt.sampling",
@@ -36,8 +40,10 @@ __all__ = [
     "Plan",
     "Restorer",
     "Schedule",
+    "Transport",
     "__version__",
     "load",
+    "load_transport",
     "networks",
     "noise",
     "operators",

@@ -39,10 +39,12 @@ def plan(
     eta: float | None = None,
     steps: Sequence[int] | None = None,
     clip: bool | None = None,
+    gammas: Sequence[float] | None = None,
+    direction: str | None = None,
 ) -> tuple[F32, NDArray[np.int32], bool, Literal["x0", "renew"]]:
     """Rows [nfe, 10], steps [nfe + 1], clip and known of a sampler; what is None, or an nfe of 0, is the model's own.
 
-    schedule: interval, beta_max, t0, T.
+    schedule: interval, beta_max, t0, T. gammas and direction are those of the sampler dsb.
     """
 
 def noise(seed: int, first: int, count: int, row: int, purpose: int) -> F32: ...

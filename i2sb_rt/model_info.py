@@ -17,8 +17,9 @@ UNHASHED: Final = "0" * 64
 QUANTIZED: Final = PREFIX + "quantized"  # of files whose convolutions compute in 8 bits: "int8"
 
 _BRIDGE_KEYS: Final = frozenset({"interval", "beta_max", "t0", "T", "ot_ode", "cond_mask", "fill"})
-_DSB_KEYS: Final = frozenset({"gammas", "direction"})
-_LATER: Final = {"cond_mask": False, "fill": "noise"}  # keys that files may lack, and do where they have these values
+_DSB_KEYS: Final = frozenset({"gammas", "direction", "prior"})
+# Keys that files may lack, and do where they have these values.
+_LATER: Final = {"cond_mask": False, "fill": "noise", "prior": 0.0}
 _LARGEST: Final = 2**31 - 1
 
 
@@ -26,9 +27,9 @@ _LARGEST: Final = 2**31 - 1
 class ModelInfo:
     """What a model demands and how it was made: the metadata of a model file, one field a key.
 
-    A bridge with a schedule (every sampler but `dsb`) sets interval, beta_max, t0, T, ot_ode; a DSB model sets gammas
-    and direction in their place. The keys of the other kind keep their defaults and are not written. What each means
-    stands in docs/model_files.md. Raises ModelFileError, naming the key, for a value out of range.
+    A bridge with a schedule (every sampler but `dsb`) sets interval, beta_max, t0, T, ot_ode; a DSB model sets gammas,
+    direction and prior in their place. The keys of the other kind keep their defaults and are not written. What each
+    means stands in docs/model_files.md. Raises ModelFileError, naming the key, for a value out of range.
     """
 
     format: int = 1
@@ -42,6 +43,7 @@ class ModelInfo:
     ot_ode: bool = False
     gammas: tuple[float, ...] = ()
     direction: str = ""
+    prior: float = 0.0
     cond_x1: bool = False
     add_x1_noise: bool = False
     cond_mask: bool = False
@@ -78,6 +80,11 @@ class ModelInfo:
     def is_dsb(self) -> bool:
         """Whether this is a DSB model: gammas and a direction in place of a schedule."""
         return self.sampler == "dsb"
+
+    @property
+    def holds_points(self) -> bool:
+        """Whether the states are points, not images: they have one pixel, and a channel a coordinate."""
+        return "mlp" in self.network
 
     @property
     def is_quantized(self) -> bool:
@@ -165,8 +172,13 @@ def _process_rules(info: ModelInfo) -> Iterator[_Rule]:
         sound = len(info.gammas) > 0 and all(0 < gamma < math.inf for gamma in info.gammas)
         yield "gammas", sound, "positive decimals separated by commas, one a step"
         yield "direction", info.direction in ("forward", "backward"), "forward or backward"
-        yield "prediction", info.prediction in ("mean", "residual"), "mean or residual for the sampler dsb"
+        kinds = ("drift", "mean", "residual")
+        yield "prediction", info.prediction in kinds, f"one of {', '.join(kinds)} for the sampler dsb"
+        yield "prior", 0 <= info.prior < math.inf, "0 or more"
+        yield "clip", not info.clip, "0 for the sampler dsb, whose states are no images until the end"
         yield "nfe", 1 <= info.nfe <= len(info.gammas), f"from 1 to the number of gammas, {len(info.gammas)}"
+        whole = info.prediction == "drift" or info.nfe == len(info.gammas)
+        yield "nfe", whole, f"{len(info.gammas)}, the number of gammas, for a network that predicts no drift"
         for key in sorted(_BRIDGE_KEYS):
             yield key, getattr(info, key) in (0, _LATER.get(key)), "left out for the sampler dsb"
         return
@@ -200,7 +212,9 @@ def _size_rules(info: ModelInfo) -> Iterator[_Rule]:
 def _network_rules(info: ModelInfo) -> Iterator[_Rule]:
     network = info.network
     if set(network) == {"mlp"}:
-        yield "network", isinstance(network["mlp"], dict), 'a JSON object like {"mlp": {...}}'
+        sound = isinstance(network["mlp"], dict) and network["mlp"].get("dim") == info.channels
+        yield "network", sound, f'a JSON object like {{"mlp": {{...}}}} with dim = {info.channels}, the channels'
+        yield "multiple", (info.multiple, info.minimum) == (1, 1), "1, like i2sb.minimum, for points"
         return
     wanted = {"in_channels": info.in_channels, "out_channels": info.channels}
     for key, count in wanted.items():

@@ -99,6 +99,21 @@ class Plan:
         return cls._made("i3sb", schedule, nfe, eta, clip, prediction)
 
     @classmethod
+    def dsb(cls, gammas: Sequence[float], direction: str, nfe: int | None = None, prediction: str = "drift") -> Plan:
+        """Return the Euler-Maruyama steps of a diffusion Schrodinger bridge, the last one without noise.
+
+        gammas: half the variance of each step, above 0, from the data on. direction: "forward", from the data, or
+        "backward". x' = x + gamma f(x, t) + sqrt(2 gamma) z, t = 1000 times the share of the gammas that lie between
+        x and the data. prediction: what the network says, "drift": f, "mean": x + gamma f, "residual": gamma f.
+        nfe: network calls, 1 .. len(gammas), the steps between taken in one; None, and but for "drift", all.
+        Raises UsageError where a value is out of range. Source: arXiv 2106.01357, section 3.3.
+        """
+        if nfe is not None and nfe < 1:
+            raise UsageError(f"nfe must be from 1 to {len(gammas)} (the number of gammas), not {nfe}")
+        with from_core():
+            return cls(*_core.plan("dsb", nfe or 0, gammas=list(gammas), direction=direction, prediction=prediction))
+
+    @classmethod
     def named(
         cls,
         sampler: str,

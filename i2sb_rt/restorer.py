@@ -73,8 +73,8 @@ class Restorer:
     def __init__(
         self, path: Path, info: ModelInfo, model: _core.Model, engine: Engine, jobs: int = 1, threads: int | None = None
     ) -> None:
-        if info.channels != 3:
-            raise ModelFileError(f"{path}: this model works on {info.channels} channels; images need 3")
+        if info.channels not in (1, 3):
+            raise ModelFileError(f"{path}: this model works on {info.channels} channels; images have 1 or 3")
         self.path = path
         self.info = info
         self.engine = engine
@@ -163,6 +163,8 @@ class Restorer:
     ) -> Picture:
         """Restore a picture by a plan; the arguments and errors are those of `restore`."""
         grey = picture.colour.ndim == 2
+        if self.info.channels == 1 and not grey:
+            raise UsageError(f"the model {self.info.name} works on grey images, and this one has colour")
         hole = None if mask is None else _hole(mask, (picture.height, picture.width))
         side, shared = _tiling(tile, overlap)
         with self._room.of(picture.width * picture.height * self.info.upscale**2), from_core():

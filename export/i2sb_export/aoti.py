@@ -31,6 +31,8 @@ def export_package(source: Path, target: Path, device: str = "cpu") -> ModelInfo
     if device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("PyTorch finds no CUDA device to compile for.")
     info, network = read_info(source), load_network(source).to(device)
+    if info.holds_points:
+        raise UsageError(f"{source}: packages are for images; points run from .onnx files.")
     multiple = info.multiple
     batch = torch.export.Dim("batch", max=_MOST)
     rows, columns = (torch.export.Dim(name, max=_MOST // multiple) for name in ("rows", "columns"))

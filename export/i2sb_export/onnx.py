@@ -46,10 +46,11 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str], 
     gc.collect()
     info = replace(info, dtype=dtype, weights_sha256=weights_sha256(stored))
     size = sum(array.nbytes for array in stored.values())
+    sides: list[str | int] = [1, 1] if info.holds_points else ["height", "width"]
     ports: dict[str, list[str | int]] = {
-        "x": ["batch", info.in_channels, "height", "width"],
+        "x": ["batch", info.in_channels, *sides],
         "t": ["batch"],
-        "out": ["batch", info.channels, "height", "width"],
+        "out": ["batch", info.channels, *sides],
     }
     model = to_proto(traced.graph, info.name, stored, ports)
     helper.set_model_props(model, info.to_metadata())
@@ -59,9 +60,14 @@ def export_onnx(source: str | os.PathLike[str], target: str | os.PathLike[str], 
 
 def _trace(network: torch.nn.Module, info: ModelInfo) -> ir.Model:
     """Export with PyTorch, nothing optimized, for any batch and any height and width that `multiple` divides."""
-    x = torch.zeros(2, info.in_channels, 4 * info.multiple, 6 * info.multiple)
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
-    height, width = (info.multiple * side if info.multiple > 1 else side for side in (rows, columns))
+    free = {0: batch}
+    if info.holds_points:
+        x = torch.zeros(2, info.in_channels, 1, 1)
+    else:
+        x = torch.zeros(2, info.in_channels, 4 * info.multiple, 6 * info.multiple)
+        height, width = (info.multiple * side if info.multiple > 1 else side for side in (rows, columns))
+        free |= {2: height, 3: width}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             network,
@@ -72,7 +78,7 @@ def _trace(network: torch.nn.Module, info: ModelInfo) -> ir.Model:
             opset_version=OPSET,
             input_names=["x", "t"],
             output_names=["out"],
-            dynamic_shapes=({0: batch, 2: height, 3: width}, {0: batch}),
+            dynamic_shapes=(free, {0: batch}),
             custom_translation_table=TRANSLATIONS,
         )
     if program is None:

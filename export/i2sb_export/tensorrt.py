@@ -102,6 +102,8 @@ def build_engine(
     info = read_info(source)
     if info.is_quantized:
         raise UsageError(f"{source}: is in int8, for CPUs; build the engine of the model that it was made of.")
+    if info.holds_points:
+        raise UsageError(f"{source}: engines are for images; points run from .onnx files.")
     profile = parse_shapes(shapes, info)
     builder, network = _parsed(trt, retyped(onnx.load(str(source)), precision))
     config = builder.create_builder_config()

@@ -25,7 +25,7 @@ from i2sb_rt.schedule import Schedule
 F32 = NDArray[np.float32]
 
 # Largest error that float32 may make, as a share of the largest value of what PyTorch gives.
-TOLERANCES = {"network": 1e-4, "restoration": 1e-3}
+TOLERANCES = {"network": 1e-4, "restoration": 1e-3, "transport": 1e-3}
 # The same for a network in another precision, against the exported one in float32.
 TYPED_TOLERANCES = {"fp32": 1e-6, "fp16": 5e-3}
 _CALLS = (3, 10)  # fewest and most network calls of a restoration
@@ -51,9 +51,8 @@ def verify(exported: str | os.PathLike[str], source: str | os.PathLike[str]) -> 
     """Compare an ONNX model with the .safetensors model it was made of: metadata, weights, outputs, a restoration.
 
     The outputs of ONNX Runtime and OpenVINO in float32 are held against PyTorch with the exported weights, at several
-    sizes and batches; how far rounding the weights has moved PyTorch itself is told, not judged. A DSB model is
-    compared on its network alone. Raises ModelFileError for a file that cannot be read or whose weights do not match
-    its own fingerprint.
+    sizes and batches; how far rounding the weights has moved PyTorch itself is told, not judged. Raises ModelFileError
+    for a file that cannot be read or whose weights do not match its own fingerprint.
     """
     exported, source = Path(exported), Path(source)
     info = read_info(exported)
@@ -98,7 +97,7 @@ class _Case:
     def label(self) -> str:
         """What a person reads: kind, batch, size and number of calls."""
         batch, _, height, width = self.x1.shape
-        calls = f", {len(self.rows)} calls" if self.kind == "restoration" else ""
+        calls = "" if self.kind == "network" else f", {len(self.rows)} calls"
         return f"{self.kind} {batch} x {height} x {width}{calls}"
 
 
@@ -185,16 +184,20 @@ def _compare(what: str, found: F32, wanted: F32, limit: float | None) -> Check:
 def _cases(info: ModelInfo) -> Iterator[_Case]:
     """Yield single network calls at several sizes, then a whole restoration of a picture with noise."""
     draw = np.random.default_rng(0)
-    side = -(-max(info.minimum, 32) // info.multiple) * info.multiple
-    step = 0 if info.minimum == info.tile else info.multiple
+    side = 1 if info.holds_points else -(-max(info.minimum, 32) // info.multiple) * info.multiple
+    step = 0 if info.minimum == info.tile or info.holds_points else info.multiple
     for batch, height, width in ((1, side, side), (2, side, side + step), (3, side + 2 * step, side)):
         x = draw.standard_normal((batch, info.channels, height, width), dtype=np.float32)
-        t = draw.uniform(info.t0, info.T or 1) * (info.interval or len(info.gammas))
+        t = draw.uniform(0, 1000) if info.is_dsb else draw.uniform(info.t0, info.T) * info.interval
         row = np.array([[t, 0, 1, 0, 1, 0, 0, 0, 0, 0]], np.float32)  # p = 0, q = 1, b = 1: the output itself
         more = info.in_channels - info.channels
         cond = draw.standard_normal((batch, more, height, width), dtype=np.float32) if more else None
         yield _Case("network", row, x, cond, clip=False)
-    if not info.is_dsb:
+    if info.is_dsb:
+        plan = Plan.dsb(info.gammas, info.direction, info.nfe, info.prediction)
+        x = draw.standard_normal((3, info.channels, side, side), dtype=np.float32)
+        yield _Case("transport", plan.rows, x, None, clip=False)
+    else:
         schedule = Schedule(info.interval, info.beta_max, info.t0, info.T)
         calls = min(max(info.nfe, _CALLS[0]), _CALLS[1], info.interval - 1)
         plan = Plan.posterior(schedule, calls, info.ot_ode or info.sampler == "ode", info.clip, info.prediction)

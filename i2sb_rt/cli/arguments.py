@@ -19,13 +19,18 @@ def add_speed(parser: Any) -> None:
     speed = parser.add_argument_group("size and speed")
     speed.add_argument("-t", "--tile", type=_tile, default="auto", metavar="auto|0|N", help="tile side; 0: whole image")
     speed.add_argument("--tile-overlap", type=int, metavar="N", help="overlap of tiles (default: the model's own)")
-    speed.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
     speed.add_argument("--jobs", type=int, metavar="N", help="images at work at once (default: by images and threads)")
     speed.add_argument("--batch", type=int, metavar="N", help="images or tiles that a GPU takes together (default: 1)")
-    speed.add_argument(
+    add_engine(speed)
+
+
+def add_engine(group: Any) -> None:
+    """Add what runs the network: threads, engine, precision."""
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    group.add_argument(
         "--engine", type=_engine, default="auto", metavar="NAME", help="auto, native, torch, cuda, FILE.engine (auto)"
     )
-    speed.add_argument(
+    group.add_argument(
         "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto", help="(default: auto)"
     )
 

@@ -16,6 +16,7 @@ from i2sb_rt.engines.device import DeviceEngine
 from i2sb_rt.engines.loop import Loop
 from i2sb_rt.networks.fused import FusedUNet
 from i2sb_rt.networks.loading import load_network
+from i2sb_rt.networks.unet import UNet
 
 DTYPES: Final = {
     "fp32": torch.float32,
@@ -39,6 +40,8 @@ class CudaEngine(DeviceEngine):
                 "bf16" if device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
             )
         network = load_network(path)
+        if not isinstance(network, UNet):
+            raise DeviceError(f"{path}: the engine cuda runs U-Nets; points run in the engines native and torch")
         network.to(device)
         loop = Loop(FusedUNet(network, DTYPES[precision]), tf32=precision == "tf32", bucket=batch)
         super().__init__("cuda", precision, loop, batch)

@@ -30,8 +30,26 @@ def test_a_missing_key_is_refused_by_name(tmp_path: Path, key: str) -> None:
 def test_dsb_keys_replace_the_schedule(tmp_path: Path) -> None:
     with pytest.raises(_core.ModelError, match=r"i2sb\.gammas"):
         _core.Model(str(make_onnx(tmp_path / "a.onnx", sampler="dsb")))
-    dsb = make_onnx(tmp_path / "b.onnx", drop="interval", sampler="dsb", gammas="0.1,0.1", direction="backward")
-    assert _core.Model(str(dsb)).metadata["i2sb.direction"] == "backward"
+    facts = {"sampler": "dsb", "gammas": "0.1,0.1", "direction": "backward", "prediction": "drift"}
+    model = _core.Model(str(make_onnx(tmp_path / "b.onnx", drop="interval", **facts)))
+    assert model.metadata["i2sb.direction"] == "backward"
+    rows, steps, clip, _ = _core.plan(None, 2, model=model)
+    assert (rows[:, 0].tolist(), steps.tolist(), clip) == ([1000, 500], [0, 1, 2], False)
+    with pytest.raises(ValueError, match="is one of DSB, so it takes the sampler dsb, not sde"):
+        _core.plan("sde", 1, model=model)
+    with pytest.raises(ValueError, match="has a schedule, so it takes any sampler but dsb"):
+        _core.plan("dsb", 1, model=_core.Model(str(make_onnx(tmp_path / "c.onnx"))), direction="forward")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("gammas", ""), ("gammas", "0.1,"), ("gammas", ",0.1"), ("gammas", "0.1;0.2"), ("gammas", "0.1,-1"),
+     ("gammas", "0"), ("gammas", "inf"), ("gammas", "nan"), ("direction", "up"), ("prediction", "noise"), ("clip", "1")],
+)  # fmt: skip
+def test_a_wrong_value_of_dsb_is_refused_by_name(tmp_path: Path, key: str, value: str) -> None:
+    facts = {"sampler": "dsb", "gammas": "0.1,0.1", "direction": "backward", "prediction": "mean", key: value}
+    with pytest.raises(_core.ModelError, match=rf"i2sb\.{key}"):
+        _core.Model(str(make_onnx(tmp_path / "model.onnx", **facts)))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "heap.hpp"
@@ -266,12 +267,20 @@ void parts(const i2sb_model* model) {
   Result rows(ROWS * I2SB_ROW_COLUMNS);
   i2sb_plan plan{};
   plan.struct_size = sizeof plan;
-  for (const char* sampler : {"sde", "dbim3", "i3sb"})
+  const std::vector<double> gammas(ROWS, 0.1);
+  for (const char* sampler : {"sde", "dbim3", "i3sb", "dsb"})
     for (const i2sb_model* from : {model, static_cast<const i2sb_model*>(nullptr)}) {
+      const bool dsb = sampler == std::string_view("dsb");
+      if (dsb && from) continue;
       i2sb_plan_params params;
       i2sb_plan_params_init(&params, sizeof params);
       params.model = from;
-      params.schedule = from ? nullptr : &schedule;
+      params.schedule = from || dsb ? nullptr : &schedule;
+      if (dsb) {
+        params.gammas = gammas.data();
+        params.gamma_count = ROWS;
+        params.direction = "backward";
+      }
       params.sampler = sampler;
       params.nfe = ROWS;
       each_fails(

@@ -142,6 +142,7 @@ static void schedules_and_plans(void) {
   int32_t steps[5];
   size_t i;
   i2sb_plan plan = {sizeof plan, -7, NULL, 0, 0};
+  const double gammas[] = {0.1, 0.2, 0.0};
   i2sb_plan_params p, good;
   for (i = 0; i < 70; ++i) arrays[i] = 42;
   for (i = 0; i < 4 * I2SB_ROW_COLUMNS; ++i) rows[i] = 42;
@@ -174,6 +175,33 @@ static void schedules_and_plans(void) {
   wrong.struct_size -= 1;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_schedule_compute(&wrong, arrays));
   p.schedule = &wrong;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+
+  p = good; /* gammas and a schedule are of two kinds of bridges */
+  p.gammas = gammas;
+  p.gamma_count = 2;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.sampler = "dsb";
+  p.direction = "forward";
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.schedule = NULL;
+  p.direction = NULL;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.direction = "forward";
+  p.gamma_count = 3; /* the third is not above 0 */
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.gamma_count = 0;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.gamma_count = -1;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.gamma_count = 2;
+  p.clip = 1;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.clip = -1;
+  p.eta = 0;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.eta = -1;
+  p.nfe = 3;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
 
   p = good;

@@ -1,5 +1,6 @@
 /* A host program in C99 with engines of its own: the loop, how it stops, and what is left untouched when it fails. */
 #include <math.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "check.h"
@@ -212,6 +213,17 @@ static void sizes_of_structs(void) {
   plan_params.known.sampler = "ode";
   plan_params.known.nfe = ROWS;
   session_params.known.engine = &engine.known;
+
+  /* Of the first header, which ended before the gammas: what lies behind is not looked at. */
+  plan.known.struct_size = sizeof(i2sb_plan);
+  plan_params.known.struct_size = offsetof(i2sb_plan_params, gammas);
+  plan_params.known.direction = "sideways";
+  CHECK(i2sb_plan_make(&plan_params.known, f.rows, NULL, &plan.known) == I2SB_OK);
+  plan_params.known.struct_size = offsetof(i2sb_plan_params, gammas) - 1;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&plan_params.known, f.rows, NULL, &plan.known));
+  plan_params.known.struct_size = sizeof plan_params;
+  plan_params.known.direction = NULL;
+  plan.known.struct_size = sizeof plan;
 
   /* Larger and zero behind what is known: taken, and what is behind stays. */
   plan.later[2] = 7;

@@ -47,7 +47,7 @@ DSB: dict[str, Any] = {
     "gammas": (0.01, 0.02, 1e-05, 0.1, 3.0),
     "direction": "backward",
 }
-KEYS = {f.name for f in fields(ModelInfo)} - {"extra", "cond_mask", "fill"}
+KEYS = {f.name for f in fields(ModelInfo)} - {"extra", "cond_mask", "fill", "prior"}
 
 
 def _weights() -> dict[str, np.ndarray[Any, Any]]:
@@ -92,7 +92,9 @@ def infos(draw: st.DrawFn) -> ModelInfo:
     }
     if draw(st.booleans()):
         gammas = draw(st.lists(positive, min_size=1, max_size=9))
-        facts |= {"sampler": "dsb", "prediction": draw(st.sampled_from(["mean", "residual"])), "gammas": gammas}
+        kinds = st.sampled_from(["drift", "mean", "residual"])
+        facts |= {"sampler": "dsb", "prediction": draw(kinds), "gammas": gammas, "clip": False}
+        facts |= {"prior": draw(st.sampled_from([0.0, 1.5]))}
         return ModelInfo(**facts, direction=draw(st.sampled_from(["forward", "backward"])), nfe=len(gammas))
     interval = 2 * draw(st.integers(1, 500_000))
     t0 = draw(st.floats(0, 10))
@@ -229,8 +231,13 @@ def test_wrong_values_are_refused_with_what_is_right(key: str, value: str, right
         ({"gammas": ()}, "positive decimals"),
         ({"gammas": (0.1, -1.0)}, "positive decimals"),
         ({"direction": "up"}, "forward or backward"),
-        ({"prediction": "noise"}, "mean or residual"),
+        ({"prediction": "noise"}, "one of drift, mean, residual"),
         ({"nfe": 6}, "number of gammas, 5"),
+        ({"nfe": 4}, "5, the number of gammas, for a network that predicts no drift"),
+        ({"clip": True}, "0 for the sampler dsb"),
+        ({"prior": -1.0}, "0 or more"),
+        ({"network": {"mlp": {"dim": 2}}}, "dim = 3, the channels"),
+        ({"network": {"mlp": {"dim": 3}}}, "1, like i2sb.minimum, for points"),
         ({"interval": 1000}, "left out for the sampler dsb"),
         ({"sampler": "sde", "prediction": "residual"}, "noise or mean for every sampler"),
     ],
@@ -239,6 +246,13 @@ def test_dsb_has_its_own_rules(change: dict[str, Any], right: str) -> None:
     assert ModelInfo(**DSB).is_dsb
     with pytest.raises(ModelFileError, match=right):
         ModelInfo(**{**DSB, **change})
+
+
+def test_a_prior_may_be_missing_and_drifts_may_be_followed_in_fewer_calls() -> None:
+    info = ModelInfo(**{**DSB, "prediction": "drift", "nfe": 2, "prior": 1.5})
+    assert info.to_metadata()["i2sb.prior"] == "1.5"
+    assert "i2sb.prior" not in ModelInfo(**DSB).to_metadata()
+    assert ModelInfo.from_metadata(info.to_metadata(), "m") == info
 
 
 def test_fingerprint_is_the_documented_one() -> None:

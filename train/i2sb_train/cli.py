@@ -44,6 +44,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     i2sb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     nvlabs.add_options(i2sb)
     i2sb.set_defaults(run=run)
+    dsb = methods.add_parser("dsb", help="unpaired bridge: diffusion Schrodinger bridge (DSB)")
+    dsb.add_argument("recipe", type=Path, metavar="RECIPE.toml")
+    dsb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints, measures and models (default: runs/NAME)")
+    dsb.add_argument(
+        "--data", type=Path, action="append", metavar="DIR", help="in place of the folders of ends of images, in order"
+    )
+    dsb.add_argument(
+        "--resume", nargs="?", const="auto", metavar="auto|FILE",
+        help="go on from the last checkpoint of --out that can be read (auto: begin where there is none), or from FILE",
+    )  # fmt: skip
+    dsb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    dsb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    dsb.set_defaults(run=run_dsb)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,6 +68,21 @@ def run(args: argparse.Namespace) -> int:
     from i2sb_train.run import train_i2sb
 
     return train_i2sb(found, args)
+
+
+def run_dsb(args: argparse.Namespace) -> int:
+    """Run `train dsb`: 0 when the models are written, 130 when a signal stopped the run. Raises I2SBError."""
+    from i2sb_train.dsb.recipe import DsbRecipe, dsb_rules
+    from i2sb_train.recipe import RecipeError
+    from i2sb_train.recipe_file import checked, read_tables
+
+    try:
+        found = checked(DsbRecipe, read_tables(args.recipe), dsb_rules)
+    except RecipeError as error:
+        raise RecipeError(f"{args.recipe}: {error}") from error
+    from i2sb_train.dsb.run import train_dsb
+
+    return train_dsb(found, args)
 
 
 def recipe(args: argparse.Namespace) -> Recipe:

@@ -146,7 +146,7 @@ class Trainer:
         train, state, processes = self.recipe.train, self.state, self.processes
         saved = time.monotonic()
         pin = self.device.type == "cuda"
-        with _stop_on_signals(self._signal):
+        with stop_on_signals(self._signal):
             loader = batches(self.samples, state.step, train.steps, processes.rank, processes.count, pin)
             while state.step < train.steps and not self.stopping:
                 began = time.monotonic()
@@ -304,7 +304,7 @@ class Trainer:
         self._signalled = True
 
 
-class _stop_on_signals:
+class stop_on_signals:
     """While active, SIGINT and SIGTERM ask for a stop after the current step instead of killing the run."""
 
     def __init__(self, stop: Callable[[], None]) -> None:

@@ -16,6 +16,9 @@ KINDS = ("jpeg", "operators", "inpaint", "paired", "nvlabs")
 GAUSSIAN = "gaussian-blur"
 """The one name in `Degradation.operators` that is known to training alone."""
 
+Rule = tuple[str, bool, str]
+"""A key, whether its value is right, and what would be."""
+
 
 class RecipeError(UsageError):
     """A recipe that cannot be used; the message names the key."""
@@ -186,10 +189,10 @@ class Recipe:
     validation: Validation = field(default_factory=Validation)
 
 
-def value_of(recipe: Recipe, key: str) -> Any:
-    """Return the value of a key such as `train.lr`."""
-    table, name = key.split(".")
-    return getattr(getattr(recipe, table), name)
+def value_of(recipe: Any, key: str) -> Any:
+    """Return the value of a key such as `train.lr`, or a whole table such as `network`."""
+    table, _, name = key.partition(".")
+    return getattr(getattr(recipe, table), name) if name else getattr(recipe, table)
 
 
 def network_multiple(network: dict[str, Any]) -> int:

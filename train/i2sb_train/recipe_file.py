@@ -6,11 +6,14 @@ import dataclasses
 import tomllib
 import types
 import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from i2sb_train.recipe import Recipe, RecipeError, value_of
+from i2sb_train.recipe import Recipe, RecipeError, Rule, value_of
 from i2sb_train.rules import rules
+
+Kind = TypeVar("Kind")
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -35,8 +38,15 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 def recipe_from(table: dict[str, Any]) -> Recipe:
     """Build a recipe from parsed tables; RecipeError for unknown or missing keys, wrong types and impossible values."""
-    recipe: Recipe = _build(Recipe, table, "")
-    _check(recipe)
+    return checked(Recipe, table, rules)
+
+
+def checked(cls: type[Kind], table: dict[str, Any], rules: Callable[[Kind], Iterator[Rule]]) -> Kind:
+    """Build the dataclass of a recipe from parsed tables, by rules of its own; raises as `recipe_from`."""
+    recipe: Kind = _build(cls, table, "")
+    for key, holds, right in rules(recipe):
+        if not holds:
+            raise RecipeError(f"{key} must be {right}, not {value_of(recipe, key)!r}.")
     return recipe
 
 
@@ -70,9 +80,3 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if type(value) is not plain:
         raise RecipeError(f"{where} must be of type {plain.__name__}, not {value!r}.")
     return value
-
-
-def _check(recipe: Recipe) -> None:
-    for key, holds, right in rules(recipe):
-        if not holds:
-            raise RecipeError(f"{key} must be {right}, not {value_of(recipe, key)!r}.")

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from i2sb_rt import operators
 from i2sb_rt.errors import UsageError
 from i2sb_rt.operators import blur, superresolution
-from i2sb_train.recipe import GAUSSIAN, KINDS, PRECISIONS, Degradation, Recipe, network_multiple, value_of
-
-Rule = tuple[str, bool, str]
-"""A key, whether its value is right, and what would be."""
+from i2sb_train.recipe import GAUSSIAN, KINDS, PRECISIONS, Degradation, Recipe, Rule, network_multiple, value_of
 
 
 def rules(recipe: Recipe) -> Iterator[Rule]:

@@ -53,6 +53,7 @@ class KeptSignalStack {
 
 struct Size {
   int batch, channels, height, width;
+  int times;  // 1 where the whole batch has one time, else as many as the batch
   bool operator==(const Size&) const = default;
 };
 
@@ -91,12 +92,18 @@ class Engine {
     say("OpenVINO " + api_.release + " in " + precision_ + ", " + threads_ + " threads");
   }
 
+  // How many times the network is given. What points share is computed once: else it costs more than the points.
+  int times(const float* t, int batch) const {
+    const bool shared = model_.rules.holds_points && std::all_of(t, t + batch, [&](float one) { return one == t[0]; });
+    return shared ? 1 : batch;
+  }
+
   // From any thread; as many calls as there are streams run at once, the others wait.
   void predict(const Size& size, int out_channels, const float* x, const float* t, float* out) {
     const Turn turn(free_streams_);
     const std::shared_ptr<Network> network = network_for(size);
     Owned<Request> request = take_request(*network);
-    int64_t x_dims[] = {size.batch, size.channels, size.height, size.width}, t_dims[] = {size.batch};
+    int64_t x_dims[] = {size.batch, size.channels, size.height, size.width}, t_dims[] = {size.times};
     int64_t out_dims[] = {size.batch, out_channels, size.height, size.width};
     const auto give = [&](const char* name, ElementType type, Shape shape, const float* data) {
       Tensor* made = nullptr;
@@ -208,7 +215,8 @@ class Engine {
     Dimension x_dims[] = {
         {size.batch, size.batch}, {size.channels, size.channels}, {size.height, size.height}, {size.width, size.width}};
     const char* names[] = {"x", "t"};
-    const PartialShape shapes[] = {{{4, 4}, x_dims}, {{1, 1}, x_dims}};
+    Dimension t_dims[] = {{size.times, size.times}};
+    const PartialShape shapes[] = {{{4, 4}, x_dims}, {{1, 1}, t_dims}};
     api_.check(api_.model_reshape(model.get(), names, shapes, 2), "to fix the size of the network");
 
     const char* hint = precision_ == "bf16" ? "bf16" : "f32";
@@ -269,8 +277,10 @@ class Engine {
 
 i2sb_status predict(void* self, const i2sb_network_call* call) {
   return guard([&] {
-    const Size size{call->batch, call->in_channels, call->height, call->width};
-    static_cast<Engine*>(self)->predict(size, call->out_channels, call->x, call->t, call->out);
+    auto* engine = static_cast<Engine*>(self);
+    const int times = engine->times(call->t, call->batch);
+    const Size size{call->batch, call->in_channels, call->height, call->width, times};
+    engine->predict(size, call->out_channels, call->x, call->t, call->out);
   });
 }
 

@@ -12,7 +12,6 @@
 #define I2SB_ABI_VERSION 1 /* of this header; grows when a program must be built anew */
 #define I2SB_STATUS __attribute__((warn_unused_result)) i2sb_status
 #pragma GCC visibility push(default)
-
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -30,8 +29,7 @@ uint32_t i2sb_abi_version(void); /* of the library: must be I2SB_ABI_VERSION */
 const char* i2sb_version_string(void);
 /* A sentence about this thread's last failure, until its next one; "" before the first. Never NULL. */
 const char* i2sb_last_error(void);
-/* For engines and other callbacks: keeps the sentence for i2sb_last_error and returns `status`. */
-i2sb_status i2sb_fail(i2sb_status status, const char* sentence);
+i2sb_status i2sb_fail(i2sb_status status, const char* sentence); /* for callbacks: keeps it, and returns `status` */
 
 /* Of an object and the arrays of its work, an engine's own apart; by any thread that uses it. NULL: none is left. */
 typedef struct i2sb_allocator {
@@ -97,11 +95,14 @@ typedef struct i2sb_plan_params {
   int32_t nfe;                   /* network calls, 1 .. interval - 1; 0: the model's own */
   const i2sb_model* model;       /* says what is not given below; NULL: all but eta and steps must be given */
   const i2sb_schedule* schedule; /* NULL: the model's */
-  const char* sampler;           /* "sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb"; NULL: the model's own */
-  const char* prediction;        /* "noise": (x - x0) / std_fwd, "mean": x0; NULL: the model's, else "noise" */
-  double eta;                    /* share of fresh noise, 0 .. 1, of dbim1 (0) and i3sb (0.6); negative: those */
-  const int32_t* steps;          /* dbim: [nfe + 1], ascending from 0 to interval - 1; NULL: evenly spaced */
-  int32_t clip;                  /* -1: the model's, else 0 */
+  const char* sampler;           /* "sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb", "dsb"; NULL: the model's own */
+  const char* prediction; /* "noise" or "mean" (x0), of dsb "drift", "mean" or "residual"; NULL: the model's or first */
+  double eta;             /* share of fresh noise, 0 .. 1, of dbim1 (0) and i3sb (0.6); negative: those */
+  const int32_t* steps;   /* dbim: [nfe + 1], ascending from 0 to interval - 1; NULL: evenly spaced */
+  int32_t clip;           /* -1: the model's, else 0 */
+  const double* gammas;   /* dsb: half the variance of each step, from the data on, > 0; NULL: the model's */
+  const char* direction;  /* dsb: "forward", from the data, or "backward"; NULL: the model's */
+  int32_t gamma_count;
 } i2sb_plan_params;
 void i2sb_plan_params_init(i2sb_plan_params* params, size_t struct_size);
 /* Fills rows [nfe][I2SB_ROW_COLUMNS], steps [nfe + 1] unless NULL, and the plan. rows NULL: only plan->row_count. */
@@ -143,8 +144,8 @@ void i2sb_openvino_options_init(i2sb_openvino_options* options, size_t struct_si
 /* Fills *engine, whose struct_size is set. The model must outlive it. Any number of sessions and threads may share it
  * and its compiled networks: `streams` of them compute at once, the others wait. options: may be NULL. */
 I2SB_STATUS i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_options* options, i2sb_engine* engine);
-/* Of an engine that i2sb_openvino_engine made, else "": "fp32" or "bf16", and the release of OpenVINO. */
-const char* i2sb_openvino_precision(const i2sb_engine* engine);
+/* Of an engine that i2sb_openvino_engine made, else "": */
+const char* i2sb_openvino_precision(const i2sb_engine* engine); /* "fp32" or "bf16" */
 const char* i2sb_openvino_release(const i2sb_engine* engine);
 
 /* ---- sessions: one a thread ------------------------------------------------------------------------------------- */
@@ -162,8 +163,8 @@ void i2sb_session_params_init(i2sb_session_params* params, size_t struct_size);
 /* The model must outlive it; NULL with an engine: then there is i2sb_sample alone. params: may be NULL. */
 I2SB_STATUS i2sb_session_create(const i2sb_model* model, const i2sb_session_params* params, i2sb_session** session);
 void i2sb_session_free(i2sb_session* session);
-/* From any thread or signal handler: the session's work, if any, ends with I2SB_ERROR_CANCELLED after the network call
- * that is running. It stays usable. */
+/* From any thread or signal handler: its work ends with I2SB_ERROR_CANCELLED after the network call; it stays usable.
+ */
 void i2sb_session_cancel(i2sb_session* session);
 
 typedef enum i2sb_phase { I2SB_PHASE_NETWORK, I2SB_PHASE_STEP, I2SB_PHASE_PREPARE, I2SB_PHASE_FINISH } i2sb_phase;
@@ -239,8 +240,7 @@ I2SB_STATUS i2sb_sample(i2sb_session* session, const i2sb_plan* plan, const i2sb
 I2SB_STATUS i2sb_noise(uint64_t seed, uint64_t first, uint64_t count, uint32_t row, uint32_t purpose, float* out);
 /* Fills planes [C,H,W] in place where mask [H,W] is not 0, smoothly from what is known around. */
 I2SB_STATUS i2sb_fill_hole(int32_t channels, int32_t height, int32_t width, const float* mask, float* planes);
-/* Where the tiles of one axis begin. *count: on entry the room in origins, which may be NULL; then how many there are.
- */
+/* Where the tiles of one axis begin. *count: on entry the room in origins, which may be NULL; then how many. */
 I2SB_STATUS i2sb_tile_origins(int32_t size, int32_t tile, int32_t overlap, int32_t* origins, int32_t* count);
 
 #ifdef __cplusplus

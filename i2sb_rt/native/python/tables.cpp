@@ -1,6 +1,7 @@
 // Schedules, plans, noise and tiles.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 
@@ -26,7 +27,8 @@ py::dict schedule_compute(int32_t interval, double beta_max, double t0, double T
 py::tuple plan(const std::optional<std::string>& sampler, int32_t nfe, const ModelHandle* model,
                const std::optional<std::tuple<int32_t, double, double, double>>& schedule_in,
                const std::optional<std::string>& prediction, const std::optional<double>& eta,
-               const std::optional<std::vector<int32_t>>& steps_in, const std::optional<bool>& clip) {
+               const std::optional<std::vector<int32_t>>& steps_in, const std::optional<bool>& clip,
+               const std::optional<std::vector<double>>& gammas, const std::optional<std::string>& direction) {
   i2sb_schedule schedule{};
   i2sb_plan_params params;
   i2sb_plan_params_init(&params, sizeof params);
@@ -42,6 +44,12 @@ py::tuple plan(const std::optional<std::string>& sampler, int32_t nfe, const Mod
   if (eta && *eta < 0) throw py::value_error("eta must be a number from 0 to 1");
   if (eta) params.eta = *eta;
   if (clip) params.clip = *clip;
+  if (gammas) {
+    static constexpr double none = 0;  // an empty vector has no address, which would mean the model's own
+    params.gammas = gammas->empty() ? &none : gammas->data();
+    params.gamma_count = static_cast<int32_t>(std::min<size_t>(gammas->size(), INT32_MAX));
+  }
+  params.direction = direction ? direction->c_str() : nullptr;
   i2sb_plan made{};
   made.struct_size = sizeof made;
   check(i2sb_plan_make(&params, nullptr, nullptr, &made));
@@ -89,7 +97,8 @@ void bind_tables(py::module_& module) {
   module.def("schedule_compute", &schedule_compute, arg("interval"), arg("beta_max"), arg("t0"), arg("T"));
   module.def("plan", &plan, arg("sampler"), arg("nfe"), py::kw_only(), arg("model") = nullptr,
              arg("schedule") = py::none(), arg("prediction") = py::none(), arg("eta") = py::none(),
-             arg("steps") = py::none(), arg("clip") = py::none());
+             arg("steps") = py::none(), arg("clip") = py::none(), arg("gammas") = py::none(),
+             arg("direction") = py::none());
   module.def("noise", &noise, arg("seed"), arg("first"), arg("count"), arg("row"), arg("purpose"));
   module.def("fill_hole", &fill_hole, arg("planes"), arg("mask"));
   module.def("tile_origins", &tile_origins, arg("size"), arg("tile"), arg("overlap"));

@@ -34,6 +34,8 @@ I2SB_AT(i2sb_schedule, T, 24);
 I2SB_AT(i2sb_plan_params, model, 8);
 I2SB_AT(i2sb_plan_params, eta, 40);
 I2SB_AT(i2sb_plan_params, clip, 56);
+I2SB_AT(i2sb_plan_params, gammas, 64);
+I2SB_AT(i2sb_plan_params, gamma_count, 80);
 I2SB_AT(i2sb_network_call, x, 24);
 I2SB_AT(i2sb_network_call, out, 40);
 I2SB_AT(i2sb_engine, predict, 16);

@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "failure.hpp"
+#include "plan.hpp"
 
 namespace i2sb {
 namespace {
@@ -237,6 +238,10 @@ class Metadata {
     refuse(key, "one of " + names);
   }
 
+  [[noreturn]] void refuse(const std::string& key, const std::string& right) const {
+    fail(I2SB_ERROR_MODEL, "i2sb." + key + " is '" + std::string(value(key)) + "', not " + right);
+  }
+
  private:
   Entries::const_iterator find(const std::string& key) const {
     const std::string whole = "i2sb." + key;
@@ -249,15 +254,13 @@ class Metadata {
     return problem == std::errc{} && end == text.data() + text.size();
   }
 
-  [[noreturn]] void refuse(const std::string& key, const std::string& right) const {
-    fail(I2SB_ERROR_MODEL, "i2sb." + key + " is '" + std::string(value(key)) + "', not " + right);
-  }
-
   const Entries& entries_;
 };
 
 constexpr std::array SAMPLERS{"sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb", "dsb"};
-constexpr std::array PREDICTIONS{"noise", "mean", "residual"};
+constexpr std::array PREDICTIONS{"noise", "mean"};
+constexpr std::array PREDICTIONS_OF_DSB{"drift", "mean", "residual"};
+constexpr std::array DIRECTIONS{"forward", "backward"};
 constexpr std::array FILLS{"noise", "smooth"};
 
 SizeRules read_size(const Metadata& metadata) {
@@ -274,6 +277,22 @@ SizeRules read_size(const Metadata& metadata) {
   return size;
 }
 
+// The first key of a JSON object; nothing where there is none.
+std::string_view first_key(std::string_view object) {
+  const size_t quote = object.find('"');
+  if (quote == object.npos) return {};
+  object.remove_prefix(quote + 1);
+  return object.substr(0, object.find('"'));
+}
+
+void read_dsb(const Metadata& metadata, ModelRules& rules) {
+  rules.prediction = metadata.one_of("prediction", PREDICTIONS_OF_DSB);
+  rules.direction = metadata.one_of("direction", DIRECTIONS);
+  rules.gammas = metadata.value("gammas").c_str();
+  if (parse_gammas(rules.gammas).empty()) metadata.refuse("gammas", "decimals above 0, separated by commas");
+  if (rules.clip) metadata.refuse("clip", "0, as the states of dsb are no images until the end");
+}
+
 ModelRules read_rules(const Entries& entries) {
   const Metadata metadata(entries);
   if (metadata.value("format") != "1")
@@ -282,7 +301,6 @@ ModelRules read_rules(const Entries& entries) {
   ModelRules rules;
   rules.name = metadata.value("name").c_str();
   rules.sampler = metadata.one_of("sampler", SAMPLERS);
-  rules.prediction = metadata.one_of("prediction", PREDICTIONS);
   rules.channels = metadata.integer("channels", 1, 4096);
   rules.batch = metadata.integer("batch", 1, 4096);
   rules.nfe = metadata.integer("nfe", 1, 1000000);
@@ -293,7 +311,11 @@ ModelRules read_rules(const Entries& entries) {
   rules.cond_mask = metadata.has("cond_mask") && metadata.flag("cond_mask");
   rules.fills_smoothly = metadata.has("fill") && metadata.one_of("fill", FILLS) == std::string_view("smooth");
   rules.needs_mask = rules.cond_mask || metadata.value("task").starts_with("inpaint");
-  if (!metadata.is_dsb()) {
+  rules.holds_points = first_key(metadata.value("network")) == "mlp";
+  if (metadata.is_dsb()) {
+    read_dsb(metadata, rules);
+  } else {
+    rules.prediction = metadata.one_of("prediction", PREDICTIONS);
     rules.ot_ode = metadata.flag("ot_ode");
     rules.schedule = {sizeof rules.schedule, metadata.integer("interval", 2, 1000000), metadata.decimal("beta_max"),
                       metadata.decimal("t0"), metadata.decimal("T")};

@@ -33,8 +33,12 @@ struct ModelRules {
   bool cond_x1 = false, cond_mask = false, add_x1_noise = false, clip = false, ot_ode = false;
   bool fills_smoothly = false;  // the hole of x1; else with noise
   bool needs_mask = false;
-  i2sb_schedule schedule{};  // interval 0: a model of DSB, which has none
+  bool holds_points = false;  // the states have one pixel: the network is an MLP
+  i2sb_schedule schedule{};  // interval 0: a model of DSB, which has the two below in its place
+  const char *gammas = nullptr, *direction = nullptr;
   SizeRules size{};
+
+  bool is_dsb() const { return gammas != nullptr; }
 };
 
 }  // namespace i2sb

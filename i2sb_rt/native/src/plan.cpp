@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -172,6 +173,7 @@ constexpr std::array SAMPLERS{"sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb"};
 // A model's bridge must have what the sampler draws on.
 void check_legal(const ModelRules& rules, const std::string& sampler) {
   const std::string model = "the model " + std::string(rules.name);
+  if (rules.is_dsb()) fail(I2SB_ERROR_ARGUMENT, model + " is one of DSB, so it takes the sampler dsb, not " + sampler);
   if (rules.ot_ode && sampler != "ode")
     fail(I2SB_ERROR_ARGUMENT, model + " was trained without noise, so it takes the sampler ode, not " + sampler);
 }
@@ -181,8 +183,6 @@ Asked complete(const i2sb_plan_params& p) {
   require(p.schedule || rules, "a plan needs a schedule or a model");
   require(p.sampler || rules, "a plan needs a sampler or a model");
   if (p.schedule) require_struct(p.schedule, "schedule");
-  if (rules && !p.schedule && rules->schedule.interval == 0)
-    fail(I2SB_ERROR_ARGUMENT, "the model " + std::string(rules->name) + " has no schedule: it is one of DSB");
   Asked asked{p.sampler ? p.sampler : rules->sampler,
               p.prediction ? p.prediction : (rules ? rules->prediction : "noise"),
               p.schedule ? *p.schedule : rules->schedule, p.nfe == 0 && rules ? rules->nfe : p.nfe,
@@ -237,6 +237,9 @@ void predicting(const char* prediction, std::vector<float>& rows) {
 }  // namespace
 
 NamedPlan named_plan(const i2sb_plan_params& params) {
+  const char* sampler = params.sampler ? params.sampler : params.model ? params.model->rules.sampler : "";
+  if (sampler == std::string_view("dsb")) return dsb_plan(params);
+  require(!params.gammas && !params.direction, "gammas and direction are those of the sampler dsb");
   const Asked asked = complete(params);
   if (std::find(SAMPLERS.begin(), SAMPLERS.end(), asked.sampler) == SAMPLERS.end())
     fail(I2SB_ERROR_ARGUMENT,
@@ -263,11 +266,11 @@ i2sb_plan NamedPlan::view() const {
 
 extern "C" i2sb_status i2sb_plan_make(const i2sb_plan_params* params, float* rows, int32_t* steps, i2sb_plan* plan) {
   return i2sb::guard([&] {
-    i2sb::require_struct(params, "params");
+    const i2sb_plan_params whole = i2sb::taken(params, "params", offsetof(i2sb_plan_params, gammas));
     i2sb::require(rows || !steps, "steps are only given with rows");
     i2sb::require(rows || plan, "rows and plan are NULL");
     if (plan) i2sb::require_struct(plan, "plan");
-    const i2sb::NamedPlan made = i2sb::named_plan(*params);
+    const i2sb::NamedPlan made = i2sb::named_plan(whole);
     i2sb_plan view = made.view();
     view.rows = rows;
     if (rows) std::copy(made.rows.begin(), made.rows.end(), rows);

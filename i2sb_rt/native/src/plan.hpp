@@ -1,6 +1,7 @@
 // Samplers compiled to tables: one row a network call.
 #pragma once
 
+#include <string_view>
 #include <vector>
 
 #include "schedule.hpp"
@@ -25,5 +26,13 @@ struct NamedPlan {
 };
 
 NamedPlan named_plan(const i2sb_plan_params& params);
+
+// That of the sampler dsb (arXiv 2106.01357).
+NamedPlan dsb_plan(const i2sb_plan_params& params);
+
+constexpr int MOST_GAMMAS = 1000000;
+bool is_gamma(double value);
+// Decimals separated by commas; nothing where they are no gammas.
+std::vector<double> parse_gammas(std::string_view text);
 
 }  // namespace i2sb

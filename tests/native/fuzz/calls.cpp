@@ -17,7 +17,9 @@ using fuzz::Input;
 constexpr size_t HEAP = size_t{32} << 20;
 constexpr int OBJECTS = 3, MOST_CALLS = 60;
 
-constexpr const char* NAMES[] = {"sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb", "dsb", "noise", "mean", "", nullptr};
+constexpr const char* DIRECTIONS[] = {"forward", "backward", "up", ""};
+constexpr const char* NAMES[] = {"sde", "ode",   "dbim1", "dbim2", "dbim3", "i3sb",
+                                 "dsb", "noise", "mean",  "drift", "",      nullptr};
 constexpr double NUMBERS[] = {0.3, 1e-4, 1, 0, -1, 1e308, 1e-308, 0.5, INFINITY, -INFINITY, NAN};
 
 // A struct's size as callers set it: right, or far from it, but never larger than the memory it lies in.
@@ -113,7 +115,7 @@ void load(World& world, Input& input) {
       tests::onnx_bytes({{"nfe", "2"}}),
       tests::onnx_bytes({{"task", "inpaint"}, {"fill", "smooth"}, {"cond_mask", "1"}}),
       tests::onnx_bytes({{"upscale", "2"}, {"add_x1_noise", "1"}, {"sampler", "dbim3"}}),
-      tests::onnx_bytes({{"sampler", "dsb"}, {"gammas", "1"}, {"direction", "forward"}}),
+      tests::onnx_bytes({{"sampler", "dsb"}, {"gammas", "1,0.5"}, {"direction", "forward"}, {"prediction", "drift"}}),
       tests::onnx_bytes({{"channels", "1"}, {"interval", "10"}, {"ot_ode", "1"}, {"sampler", "ode"}})};
   const int which = input.range(0, OBJECTS - 1);
   const std::string& file = input.one_of(files);
@@ -185,6 +187,12 @@ void make_plan(World& world, Input& input) {
   if (input.flag()) params.eta = input.one_of(NUMBERS);
   params.nfe = input.number();
   params.clip = input.range(-1, 1);
+  const std::vector<double> gammas(input.take<uint8_t>() % 40, input.range(0, 7) ? 0.125 : input.one_of(NUMBERS));
+  if (input.range(0, 3) == 0) {
+    params.gammas = gammas.data();
+    params.gamma_count = static_cast<int32_t>(input.range(0, 15) ? gammas.size() : 0);
+  }
+  if (input.range(0, 3) == 0) params.direction = input.one_of(DIRECTIONS);
   i2sb_plan plan{};
   set_size(plan, input);
   plan.row_count = -42;

@@ -1,0 +1,216 @@
+"""Bridges of diffusion Schrodinger type at work: both engines, seeds, twins, and the two commands."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from i2sb_export.onnx import export_onnx  # noqa: E402
+from i2sb_rt import load_transport, noise  # noqa: E402
+from i2sb_rt.cli import main  # noqa: E402
+from i2sb_rt.engines.native import openvino_library  # noqa: E402
+from i2sb_rt.errors import DeviceError, ModelFileError, UsageError  # noqa: E402
+from i2sb_rt.model_file import ModelInfo, save_safetensors  # noqa: E402
+from i2sb_rt.networks import MLP, UNet  # noqa: E402
+
+pytestmark = pytest.mark.skipif(openvino_library() is None, reason="OpenVINO is not installed")
+
+INFO = ModelInfo(
+    name="points", task="dsb", prediction="drift", sampler="dsb", gammas=(0.02, 0.1, 0.2, 0.1, 0.02), nfe=5,
+    direction="forward", prior=1.5, channels=2, multiple=1, minimum=1, tile=16, overlap=0, batch=4,
+    network={"mlp": {"dim": 2, "width": 16, "depth": 2}}, trained_on="nothing", license="Apache-2.0",
+)  # fmt: skip
+UNET: dict[str, Any] = {
+    "image_size": 8, "in_channels": 1, "out_channels": 1, "model_channels": 8, "num_res_blocks": 1,
+    "channel_mult": [1, 2], "attention": False,
+}  # fmt: skip
+IMAGES = replace(
+    INFO, name="grey", channels=1, multiple=2, minimum=8, prediction="residual", batch=2, network=UNET, prior=1.0
+)
+
+
+def write(folder: Path, info: ModelInfo, scale: float) -> None:
+    torch.manual_seed(len(info.direction))
+    network = MLP(**info.network["mlp"]) if info.holds_points else UNet(**info.network)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, 0, scale)
+    source = folder / f"{info.name}-{info.direction}.safetensors"
+    save_safetensors(source, {name: p.detach().numpy() for name, p in network.named_parameters()}, info)
+    export_onnx(source, source.with_suffix(".onnx"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both directions of a bridge of points, and of one of grey images."""
+    path = tmp_path_factory.mktemp("models")
+    for direction in ("forward", "backward"):
+        write(path, replace(INFO, direction=direction), 0.3)
+        write(path, replace(IMAGES, direction=direction), 0.05)
+    write(path, replace(INFO, name="pair", prior=0.0), 0.3)
+    return path
+
+
+@pytest.mark.parametrize("name", ["points", "grey"])
+def test_engines_give_the_same_samples_for_the_same_seeds(folder: Path, name: str) -> None:
+    native, eager = (load_transport(folder / name, "backward", engine) for engine in ("native", "torch"))
+    found, wanted = native.sample(11, seed=5), eager.sample(11, seed=5)
+    assert found.shape == (11, *native.shape)
+    assert np.abs(found - wanted).max() <= 1e-4 * max(1, np.abs(wanted).max())
+    assert found.std() > 0.1
+    back = load_transport(folder / name, "forward").translate(found, 9)
+    assert np.abs(back - load_transport(folder / name, "forward", "torch").translate(found, 9)).max() <= 1e-4 * 10
+
+
+def test_a_sample_depends_on_its_seed_alone(folder: Path) -> None:
+    many = load_transport(folder / "points", "backward", jobs=3).sample(23, seed=7)
+    one = load_transport(folder / "points", "backward")
+    for k in (0, 3, 4, 22):
+        np.testing.assert_array_equal(one.sample(1, seed=7 + k)[0], many[k])
+    np.testing.assert_array_equal(one.sample(5, seed=2**64 - 2)[2:], one.sample(3, seed=0))
+
+
+def test_a_sample_begins_with_the_prior(folder: Path) -> None:
+    path = load_transport(folder / "points", "backward")
+    start = 1.5 * noise(3, (2, 1, 1), 0, 3)
+    np.testing.assert_array_equal(path.sample(1, seed=3)[0], path.translate(start[None], [3])[0])
+
+
+def test_points_are_rows_or_states_and_have_seeds_of_their_own(folder: Path) -> None:
+    transport = load_transport(folder / "points")
+    assert transport.info.direction == "forward"
+    points = np.zeros((6, 2), np.float64)
+    carried = transport.translate(points, 4)
+    assert carried.shape == (6, 2)
+    assert carried.dtype == np.float32
+    assert len(np.unique(carried[:, 0])) == 6
+    np.testing.assert_array_equal(transport.translate(points[..., None, None], 4)[..., 0, 0], carried)
+    np.testing.assert_array_equal(transport.translate(points, range(4, 10)), carried)
+    np.testing.assert_array_equal(transport.translate(points[::-1], range(9, 3, -1))[::-1], carried)
+
+
+def test_a_trajectory_ends_in_the_result(folder: Path) -> None:
+    transport = load_transport(folder / "points", "backward")
+    path = transport.sample(3, seed=1, trajectory=True)
+    assert path.shape == (3, 5, 2, 1, 1)
+    np.testing.assert_array_equal(path[:, 0], transport.sample(3, seed=1))
+    assert transport.sample(3, nfe=2, trajectory=True).shape == (3, 2, 2, 1, 1)
+
+
+def test_what_does_not_fit_is_refused(folder: Path) -> None:
+    transport = load_transport(folder / "points", "backward")
+    for states, right in (
+        (np.zeros((3, 3)), r"states of points are \[n, 2\], not \[3, 3\]"),
+        (np.zeros((0, 2)), r"not \[0, 2\]"),
+        (np.zeros(2), r"not \[2\]"),
+        (np.array([["a", "b"]]), "states are numbers"),
+        (np.zeros((3, 2), complex), "states are numbers"),
+    ):
+        with pytest.raises(UsageError, match=right):
+            transport.translate(states)
+    with pytest.raises(UsageError, match="2 seeds for 3 images"):
+        transport.translate(np.zeros((3, 2)), [1, 2])
+    with pytest.raises(UsageError, match="at least 1, not 0"):
+        transport.sample(0)
+    with pytest.raises(UsageError, match="nfe must be from 1 to 5"):
+        transport.sample(1, nfe=6)
+    with pytest.raises(UsageError, match="runs forward; samples are made backward"):
+        load_transport(folder / "points", "forward").sample(1)
+    with pytest.raises(UsageError, match="direction is forward or backward"):
+        load_transport(folder / "points", "up")
+    with pytest.raises(DeviceError, match=r"points run in the engines native and torch|finds no CUDA device"):
+        load_transport(folder / "points", engine="cuda")
+
+
+def test_a_direction_is_found_by_either_name_or_told_to_be_missing(folder: Path, tmp_path: Path) -> None:
+    for name in ("points", "points-forward.onnx", "points-backward.onnx"):
+        for direction in ("forward", "backward"):
+            assert load_transport(folder / name, direction).path.name == f"points-{direction}.onnx"
+    with pytest.raises(ModelFileError, match=r"pair-forward\.onnx runs forward; its twin .*pair-backward\.onnx"):
+        load_transport(folder / "pair-forward.onnx", "backward")
+    with pytest.raises(ModelFileError, match=r"there is no model file .*none-forward\.onnx"):
+        load_transport(tmp_path / "none")
+    with pytest.raises(ModelFileError, match="jpeg is no diffusion Schrodinger bridge; `restore` runs it"):
+        load_transport("jpeg")
+    wrong = tmp_path / "points-backward.onnx"
+    wrong.write_bytes((folder / "points-forward.onnx").read_bytes())
+    (tmp_path / "points-forward.onnx").write_bytes(wrong.read_bytes())
+    with pytest.raises(ModelFileError, match="does not run backward, as its name says"):
+        load_transport(tmp_path / "points-forward.onnx", "backward")
+
+
+def test_the_commands_carry_points_there_and_back(folder: Path, tmp_path: Path, capfd: Any) -> None:
+    samples, carried = tmp_path / "s.npy", tmp_path / "c.npy"
+    assert main(["sample", str(folder / "points"), "-n", "9", "-o", str(samples), "--seed", "3"]) == 0
+    assert "9 of points (native" in capfd.readouterr().err
+    drawn = np.load(samples)
+    np.testing.assert_array_equal(drawn, load_transport(folder / "points", "backward").sample(9, 3)[..., 0, 0])
+    assert main(["translate", str(folder / "points"), str(samples), "-o", str(carried), "-q"]) == 0
+    assert capfd.readouterr().err == ""
+    np.testing.assert_array_equal(np.load(carried), load_transport(folder / "points").translate(drawn, 0))
+    assert main(["translate", str(folder / "points"), str(samples), "-o", str(carried), "--reverse", "-q"]) == 0
+    reverse = load_transport(folder / "points", "backward").translate(drawn, 0)
+    np.testing.assert_array_equal(np.load(carried), reverse)
+    assert main(["sample", str(folder / "points"), "-n", "2", "-o", str(samples), "--trajectory"]) == 0
+    assert np.load(samples).shape == (2, 5, 2)
+
+
+def test_the_commands_carry_images(folder: Path, tmp_path: Path) -> None:
+    grid, out = tmp_path / "grid.png", tmp_path / "out"
+    assert main(["sample", str(folder / "grey"), "-n", "5", "-o", str(grid), "-q"]) == 0
+    whole = np.asarray(Image.open(grid))
+    assert whole.shape == (2 * 9 - 1, 3 * 9 - 1)
+    states = load_transport(folder / "grey", "backward").sample(5)
+    tile = np.rint((states[4, 0].clip(-1, 1) + 1) * 127.5)
+    np.testing.assert_array_equal(whole[9:, 9:17], tile)
+    assert (whole[8] == 255).all()
+    for name in ("a", "b"):
+        Image.fromarray(whole[:8, :8]).save(tmp_path / f"{name}.png")
+    inputs = [str(tmp_path / f"{name}.png") for name in ("a", "b")]
+    assert main(["translate", str(folder / "grey"), *inputs, "-o", str(out) + "/", "-q"]) == 0
+    one, two = (np.asarray(Image.open(out / f"{name}.png")) for name in ("a", "b"))
+    assert one.shape == (8, 8)
+    np.testing.assert_array_equal(one, two)
+    x = whole[None, None, :8, :8] / np.float32(127.5) - 1
+    carried = load_transport(folder / "grey", "forward").translate(x, [0])[0, 0]
+    assert np.abs(np.rint((carried.clip(-1, 1) + 1) * 127.5) - one).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"),
+    [
+        (["sample", "{m}/points", "-o", "{t}/a.png"], "makes points, which are written to a .npy file"),
+        (["sample", "{m}/grey", "-o", "{t}/a.png", "--trajectory"], "a trajectory is written to a .npy file"),
+        (["sample", "{m}/grey", "-o", "{t}/a.txt"], "the format follows from the ending"),
+        (["sample", "{m}/pair-forward.onnx", "-o", "{t}/a.npy"], "its twin"),
+        (["sample", "jpeg", "-o", "{t}/a.npy"], "no diffusion Schrodinger bridge"),
+        (["sample", "{m}/points", "-n", "0", "-o", "{t}/a.npy"], "at least 1"),
+        (["sample", "{m}/points", "--seed", "-1", "-o", "{t}/a.npy"], "a seed lies in"),
+        (["translate", "{m}/points", "{t}/none.npy", "-o", "{t}/a.npy"], "none.npy cannot be read"),
+        (["translate", "{m}/points", "{t}/bad.npy", "-o", "{t}/a.npy"], "bad.npy is not a .npy file of numbers"),
+        (["translate", "{m}/points", "{t}/pickle.npy", "-o", "{t}/a.npy"], "pickle.npy is not a .npy file of numbers"),
+        (["translate", "{m}/points", "{t}/wide.npy", "-o", "{t}/a.npy"], "wide.npy: states of points are"),
+        (["translate", "{m}/points", "{t}/wide.npy", "-o", "{t}/wide.npy"], "is an input and would be replaced"),
+        (["translate", "{m}/points", "{t}/wide.npy", "-o", "{t}/a.png"], "from one .npy file to one .npy file"),
+        (["translate", "{m}/grey", "{t}/rgb.png", "-o", "{t}/a.png"], "works on grey images, and this one has colour"),
+    ],
+)
+def test_failures_are_one_sentence_and_leave_nothing(
+    arguments: list[str], right: str, folder: Path, tmp_path: Path, capfd: Any
+) -> None:
+    (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY\x01\x00nonsense")
+    np.save(tmp_path / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "wide.npy", np.zeros((3, 5)))
+    Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / "rgb.png")
+    before = sorted(tmp_path.iterdir())
+    code = main([text.format(m=folder, t=tmp_path) for text in arguments])
+    told = capfd.readouterr().err
+    assert code != 0
+    assert right in told
+    assert "Traceback" not in told
+    assert sorted(tmp_path.iterdir()) == before

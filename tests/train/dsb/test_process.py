@@ -1,0 +1,95 @@
+"""The reference's bridges and the chain, against Gaussians in closed form."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from i2sb_train.dsb.process import Process, Reference
+from i2sb_train.dsb.recipe import Bridge
+
+RATES = (0.0, 0.3, 2.0)
+
+
+def column(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None, None, None]
+
+
+def joint(rate: float, t: float, T: float) -> tuple[np.ndarray, np.ndarray]:
+    """Means' factors of x0 and covariance of (X_t, X_T) given X_0, straight from the transition of the process."""
+
+    def variance(s: float) -> float:
+        return 2 * s if rate == 0 else (1 - np.exp(-2 * rate * s)) / rate
+
+    step = np.exp(-rate * (T - t))
+    factors = np.array([np.exp(-rate * t), np.exp(-rate * T)])
+    cross = step * variance(t)
+    return factors, np.array([[variance(t), cross], [cross, variance(T)]])
+
+
+@pytest.mark.parametrize("rate", RATES)
+@given(t=st.floats(0.05, 0.95), x0=st.floats(-3, 3), x1=st.floats(-3, 3))
+def test_a_bridge_is_the_joint_gaussian_given_both_ends(rate: float, t: float, x0: float, x1: float) -> None:
+    factors, covariance = joint(rate, t, 1.0)
+    gain = covariance[0, 1] / covariance[1, 1]
+    mean = factors[0] * x0 + gain * (x1 - factors[1] * x0)
+    std = np.sqrt(covariance[0, 0] - gain * covariance[0, 1])
+    reference = Reference(rate)
+    for z in (0.0, 1.0, -2.0):
+        found = reference.between(column(x0), column(x1), column(t), 1.0, column(z))
+        assert float(found) == pytest.approx(mean + std * z, abs=1e-9)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@given(t=st.floats(0.05, 0.9), x0=st.floats(-3, 3), x1=st.floats(-3, 3), x=st.floats(-3, 3))
+def test_the_drifts_of_a_bridge_move_its_mean(rate: float, t: float, x0: float, x1: float, x: float) -> None:
+    """A small step of the drift from x is the mean of the bridge that begins, or ends, in x, a moment later."""
+    h, zero = 1e-7, column(0.0)
+    reference = Reference(rate)
+    ahead = reference.between(column(x), column(x1), column(h), 1.0 - t, zero)
+    assert float(reference.towards_end(column(x), column(x1), column(t), 1.0)) == pytest.approx(
+        float(ahead - x) / h, rel=1e-4, abs=1e-4
+    )
+    behind = reference.between(column(x0), column(x), column(t - h), t, zero)
+    assert float(reference.towards_start(column(x), column(x0), column(t))) == pytest.approx(
+        float(behind - x) / h, rel=1e-4, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_without_a_rate_is_the_limit_of_small_ones(rate: float) -> None:
+    near, limit = Reference(1e-9), Reference(0.0)
+    t, x, y, z = column(0.3), column(1.2), column(-0.4), column(0.7)
+    torch.testing.assert_close(near.between(x, y, t, 1.0, z), limit.between(x, y, t, 1.0, z), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(near.towards_start(x, y, t), limit.towards_start(x, y, t), rtol=1e-6, atol=1e-6)
+    assert float(Reference(rate).variance(column(1e-9))) == pytest.approx(2e-9, rel=1e-6)
+
+
+@given(steps=st.integers(2, 60), horizon=st.floats(0.01, 30), ratio=st.floats(0.001, 1))
+def test_grids_are_symmetric_and_sum_up_to_the_horizon(steps: int, horizon: float, ratio: float) -> None:
+    for grid in ("cosine", "linear"):
+        gammas = Bridge(steps=steps, horizon=horizon, grid=grid, ratio=ratio).gammas()
+        assert len(gammas) == steps
+        assert min(gammas) > 0
+        assert sum(gammas) == pytest.approx(horizon)
+        np.testing.assert_allclose(gammas, gammas[::-1], rtol=1e-9)
+        assert gammas[0] <= min(gammas) * (1 + 1e-9)
+
+
+def test_the_chain_has_the_steps_of_a_plan() -> None:
+    process = Process([0.1, 0.2, 0.3], Reference(), torch.device("cpu"))
+    assert process.left("forward") == [0, 1, 2]
+    assert process.left("backward") == [3, 2, 1]
+    assert [process.gamma_from(k, "backward") for k in (3, 2, 1)] == pytest.approx([0.3, 0.2, 0.1])
+    x = torch.randn(20000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    for direction in ("forward", "backward"):
+        for last_noise in (True, False):
+            generator = torch.Generator().manual_seed(1)
+            states = process.simulate(lambda x, _: torch.zeros_like(x), x, direction, generator, last_noise)
+            variance = 2 * (0.6 if last_noise else 0.3 if direction == "forward" else 0.5)
+            assert len(states) == 4
+            assert float((states[-1] - x).var()) == pytest.approx(variance, rel=0.05)
+    moved = process.simulate(lambda x, state: torch.full_like(x, state), x, "backward", torch.Generator(), False)
+    assert float((moved[1] - x).mean()) == pytest.approx(3 * 0.3, abs=0.02)

@@ -1,0 +1,1 @@
+"""Diffusion Schrodinger bridges: unpaired bridges by iterative proportional, or Markovian, fitting."""
