@@ -5,7 +5,7 @@ import pytest
 import torch
 from gaussian_bridge import divergence, exact_coupling
 
-from i2sb_train.dsb.measures import path_divergence, sliced_wasserstein, transport_cost
+from i2sb_train.dsb.measures import path_divergence, sinkhorn_cost, sliced_wasserstein, transport_cost
 from i2sb_train.dsb.process import Process, Reference
 
 
@@ -19,6 +19,13 @@ def test_sliced_wasserstein_is_pot_s() -> None:
     wanted = ot.sliced_wasserstein_distance(x, y, projections=directions)
     assert sliced_wasserstein(x, y, 50, seed=7) == pytest.approx(wanted, rel=1e-9)
     assert sliced_wasserstein(x, x[::-1], 50) == 0
+
+
+def test_sinkhorn_s_cost_is_that_of_the_closed_form() -> None:
+    """Unit Gaussians, epsilon 1: the covariance of the coupling is (sqrt 5 - 1) / 2 a coordinate."""
+    draw = torch.Generator().manual_seed(0)
+    x0, x1 = (torch.randn(1500, 1, 1, 1, generator=draw) for _ in range(2))
+    assert sinkhorn_cost(x0, x1, 1.0) == pytest.approx(1 - (5**0.5 - 1) / 2, abs=0.05)
 
 
 def test_transport_cost_is_half_the_mean_square() -> None:

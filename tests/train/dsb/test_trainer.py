@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from i2sb_rt.cli import main
 from i2sb_rt.model_file import load_weights, read_info
@@ -191,6 +192,11 @@ def test_the_command_ends_with_two_models_and_measures(tmp_path: Path, capfd: py
         (1, "backward"), (2, "forward"), (3, "backward"), (4, "forward")
     ]  # fmt: skip
     assert all(line["sliced_wasserstein"] > 0 for line in lines)
+    assert [line.get("sinkhorn_cost", 0) > 0 for line in lines] == [False, False, False, True]
+    pictures = sorted((tmp_path / "out" / "pictures").glob("*.png"))
+    assert [path.name for path in pictures] == ["01-backward.png", "02-forward.png", "03-backward.png",
+                                                "04-forward.png"]  # fmt: skip
+    assert all(np.asarray(Image.open(path)).std() > 10 for path in pictures)
     halves = sorted(path.name for path in (tmp_path / "out" / "halves").glob("*.safetensors"))
     assert halves == ["01-backward.safetensors", "02-forward.safetensors", "03-backward.safetensors",
                       "04-forward.safetensors"]  # fmt: skip

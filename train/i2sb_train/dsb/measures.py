@@ -31,6 +31,20 @@ def transport_cost(x0: Tensor, x1: Tensor) -> float:
     return float(((x0 - x1) ** 2).flatten(1).sum(1).mean() / 2)
 
 
+def sinkhorn_cost(x0: Tensor, x1: Tensor, epsilon: float) -> float:
+    """Return the mean of |x0 - x1|^2 / 2 over the entropic plan of two sets of points, as POT's Sinkhorn finds it.
+
+    x0, x1: independent draws of both ends, [n, C, H, W]. What a bridge of Brownian motion with 2 horizon = epsilon
+    should cost, but for the error of n points.
+    """
+    import ot
+
+    a, b = (x.flatten(1).double().cpu().numpy() for x in (x0, x1))
+    cost = ot.dist(a, b) / 2
+    plan = ot.sinkhorn(ot.unif(len(a)), ot.unif(len(b)), cost, epsilon, method="sinkhorn_log", stopThr=1e-6)
+    return float((plan * cost).sum())
+
+
 def path_divergence(process: Process, drift: Drift, states: list[Tensor], direction: Direction) -> float:
     """Estimate KL(bridge | reference) of paths with one start, from the paths of a drift (Girsanov).
 

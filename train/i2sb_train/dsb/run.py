@@ -17,7 +17,8 @@ from i2sb_train import checkpoint
 from i2sb_train.checkpoint import CheckpointError
 from i2sb_train.dsb.checkpoint import load_state
 from i2sb_train.dsb.data import Ends
-from i2sb_train.dsb.measures import cbw2_uvp, path_divergence, sliced_wasserstein, transport_cost
+from i2sb_train.dsb.measures import cbw2_uvp, path_divergence, sinkhorn_cost, sliced_wasserstein, transport_cost
+from i2sb_train.dsb.plots import draw_paths
 from i2sb_train.dsb.process import DIRECTIONS, Direction
 from i2sb_train.dsb.recipe import DsbRecipe
 from i2sb_train.dsb.trainer import Fitter
@@ -80,6 +81,8 @@ def _run(fitter: Fitter, progress: Progress) -> bool:
             progress.line(f"stopped after step {fit.total}; --resume goes on from there.")
             return False
         told = {"half": fit.half + 1, "direction": direction, "loss": loss, **measured(fitter, direction)}
+        if fit.half == fitter.halves - 1:
+            told |= compared(fitter)
         _tell(fitter, told, progress)
         write_model(fitter, direction, fitter.folder / "halves" / f"{fit.half + 1:02d}-{direction}.safetensors")
         fitter.next_half()
@@ -101,7 +104,7 @@ def _tell(fitter: Fitter, told: dict[str, Any], progress: Progress) -> None:
 
 
 def measured(fitter: Fitter, direction: Direction) -> dict[str, float]:
-    """Measure the direction that was just trained: what it makes of held-out states.
+    """Measure the direction that was just trained by what it makes of held-out states, and draw that.
 
     sliced_wasserstein to held-out states of the other end, and between two sets of those (`floor`); transport_cost and
     path_divergence of its coupling; cbw2_uvp of the forward coupling where the plan is known.
@@ -120,6 +123,9 @@ def measured(fitter: Fitter, direction: Direction) -> dict[str, float]:
     if direction == "forward" or recipe.bridge.reference == "brownian":
         drift = fitter.drift(direction)
         found["path_divergence"] = path_divergence(fitter.process, drift, states, direction)
+    name = fitter.folder / "pictures" / f"{fitter.fit.half + 1:02d}-{direction}.png"
+    title = f"{recipe.model.name}, iteration {fitter.fit.half // 2 + 1}, {direction}"
+    draw_paths(states, fitter.drawn(ends, count, 1, held_out=True), title, name)
     plan = fitter.ends.plan
     if plan is not None and direction == "forward":
         points, draws = fitter.drawn("start", 300, 3), 300
@@ -127,6 +133,15 @@ def measured(fitter: Fitter, direction: Direction) -> dict[str, float]:
         coupled = ended.flatten(1).double().cpu().numpy().reshape(len(points), draws, -1)
         found["cbw2_uvp"] = cbw2_uvp(plan, points.flatten(1).double().cpu().numpy(), coupled)
     return found
+
+
+def compared(fitter: Fitter) -> dict[str, float]:
+    """Return what Sinkhorn finds for held-out points, as `sinkhorn_cost`; nothing for images or another reference."""
+    recipe, count = fitter.recipe, fitter.recipe.validation.samples
+    if recipe.bridge.reference != "brownian" or recipe.shape[1:] != (1, 1):
+        return {}
+    x0, x1 = fitter.drawn("start", count, 0, held_out=True), fitter.drawn("end", count, 1, held_out=True)
+    return {"sinkhorn_cost": sinkhorn_cost(x0, x1, 2 * fitter.process.horizon)}
 
 
 def write_model(fitter: Fitter, direction: Direction, path: Path) -> None:
