@@ -172,13 +172,17 @@ def _process_rules(info: ModelInfo) -> Iterator[_Rule]:
         sound = len(info.gammas) > 0 and all(0 < gamma < math.inf for gamma in info.gammas)
         yield "gammas", sound, "positive decimals separated by commas, one a step"
         yield "direction", info.direction in ("forward", "backward"), "forward or backward"
-        kinds = ("drift", "mean", "residual")
+        kinds = ("drift", "noise", "mean", "residual")
         yield "prediction", info.prediction in kinds, f"one of {', '.join(kinds)} for the sampler dsb"
         yield "prior", 0 <= info.prior < math.inf, "0 or more"
         yield "clip", not info.clip, "0 for the sampler dsb, whose states are no images until the end"
         yield "nfe", 1 <= info.nfe <= len(info.gammas), f"from 1 to the number of gammas, {len(info.gammas)}"
-        whole = info.prediction == "drift" or info.nfe == len(info.gammas)
-        yield "nfe", whole, f"{len(info.gammas)}, the number of gammas, for a network that predicts no drift"
+        whole = info.prediction in ("drift", "noise") or info.nfe == len(info.gammas)
+        yield (
+            "nfe",
+            whole,
+            f"{len(info.gammas)}, the number of gammas, for a network that predicts the {info.prediction}",
+        )
         for key in sorted(_BRIDGE_KEYS):
             yield key, getattr(info, key) in (0, _LATER.get(key)), "left out for the sampler dsb"
         return

@@ -104,8 +104,9 @@ class Plan:
 
         gammas: half the variance of each step, above 0, from the data on. direction: "forward", from the data, or
         "backward". x' = x + gamma f(x, t) + sqrt(2 gamma) z, t = 1000 times the share of the gammas that lie between
-        x and the data. prediction: what the network says, "drift": f, "mean": x + gamma f, "residual": gamma f.
-        nfe: network calls, 1 .. len(gammas), the steps between taken in one; None, and but for "drift", all.
+        x and the data. prediction: what the network says, "drift": f, "noise": f sqrt(gamma / 2), which is gamma f over
+        the size of z, "mean": x + gamma f, "residual": gamma f. nfe: network calls, 1 .. len(gammas), the steps between
+        taken in one; None, and always for "mean" and "residual", all.
         Raises UsageError where a value is out of range. Source: arXiv 2106.01357, section 3.3.
         """
         if nfe is not None and nfe < 1:

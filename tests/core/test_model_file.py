@@ -44,7 +44,7 @@ def test_dsb_keys_replace_the_schedule(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [("gammas", ""), ("gammas", "0.1,"), ("gammas", ",0.1"), ("gammas", "0.1;0.2"), ("gammas", "0.1,-1"),
-     ("gammas", "0"), ("gammas", "inf"), ("gammas", "nan"), ("direction", "up"), ("prediction", "noise"),
+     ("gammas", "0"), ("gammas", "inf"), ("gammas", "nan"), ("direction", "up"), ("prediction", "x0"),
      ("clip", "1")],
 )  # fmt: skip
 def test_a_wrong_value_of_dsb_is_refused_by_name(tmp_path: Path, key: str, value: str) -> None:

@@ -14,7 +14,7 @@ from i2sb_rt.plan import COLUMNS
 gamma_lists = st.lists(st.floats(1e-6, 10), min_size=1, max_size=40)
 
 
-@given(gammas=gamma_lists, backward=st.booleans(), prediction=st.sampled_from(["drift", "mean", "residual"]))
+@given(gammas=gamma_lists, backward=st.booleans(), prediction=st.sampled_from(["drift", "noise", "mean", "residual"]))
 def test_rows_are_euler_maruyama(gammas: list[float], backward: bool, prediction: str) -> None:
     """arXiv 2106.01357, section 3.3: x' = x + gamma f(x, t) + sqrt(2 gamma) z, no noise in the last step."""
     plan = Plan.dsb(gammas, "backward" if backward else "forward", prediction=prediction)
@@ -23,7 +23,8 @@ def test_rows_are_euler_maruyama(gammas: list[float], backward: bool, prediction
     for k, gamma in enumerate(gammas[::-1] if backward else gammas):
         row = dict.fromkeys(COLUMNS, 0.0)
         row["t"] = 1000 * times[len(gammas) - k if backward else k] / times[-1]
-        row |= {"p": float(prediction != "mean"), "q": gamma if prediction == "drift" else 1.0, "b": 1.0}
+        scale = {"drift": gamma, "noise": np.sqrt(2 * gamma)}.get(prediction, 1.0)
+        row |= {"p": float(prediction != "mean"), "q": scale, "b": 1.0}
         row["s"] = np.sqrt(2 * gamma) if k + 1 < len(gammas) else 0.0
         wanted.append([row[column] for column in COLUMNS])
     np.testing.assert_allclose(plan.rows, wanted, rtol=1e-6)
@@ -44,6 +45,15 @@ def test_fewer_calls_pass_the_same_time_with_the_same_noise(gammas: list[float],
     t = rows[:, 0]
     assert t[0] == (1000 if backward else 0)
     assert (np.diff(t) < 0).all() if backward else (np.diff(t) > 0).all()
+
+
+def test_fewer_calls_take_noise_for_the_drift_of_its_own_step() -> None:
+    """f sqrt(gamma / 2) with the gamma of the step that leaves the state: the rows lead to the same states."""
+    gammas = [0.1, 0.4, 0.3, 0.2]
+    for direction, own in (("forward", [0.1, 0.3]), ("backward", [0.2, 0.4])):
+        drift, noise = (Plan.dsb(gammas, direction, 2, kind).rows for kind in ("drift", "noise"))
+        np.testing.assert_allclose(noise[:, 2], drift[:, 2] * np.sqrt(2 / np.array(own)), rtol=1e-6)
+        np.testing.assert_array_equal(np.delete(noise, 2, 1), np.delete(drift, 2, 1))
 
 
 def test_a_drift_is_followed_through_the_loop() -> None:
@@ -69,7 +79,7 @@ def test_a_drift_is_followed_through_the_loop() -> None:
         (([0.1, 0.1], "forward", 3), r"nfe must be from 1 to 2 \(the number of gammas\), not 3"),
         (([0.1, 0.1], "forward", 0), r"nfe must be from 1 to 2"),
         (([0.1, 0.1], "forward", 1, "mean"), "predicts the mean knows its own steps alone, so nfe must be 2"),
-        (([0.1, 0.1], "forward", 2, "noise"), 'prediction is "drift", "mean" or "residual"'),
+        (([0.1, 0.1], "forward", 2, "x0"), 'prediction is "drift", "noise", "mean" or "residual"'),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments: tuple[Any, ...], right: str) -> None:

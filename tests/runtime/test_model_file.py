@@ -92,7 +92,7 @@ def infos(draw: st.DrawFn) -> ModelInfo:
     }
     if draw(st.booleans()):
         gammas = draw(st.lists(positive, min_size=1, max_size=9))
-        kinds = st.sampled_from(["drift", "mean", "residual"])
+        kinds = st.sampled_from(["drift", "noise", "mean", "residual"])
         facts |= {"sampler": "dsb", "prediction": draw(kinds), "gammas": gammas, "clip": False}
         facts |= {"prior": draw(st.sampled_from([0.0, 1.5]))}
         return ModelInfo(**facts, direction=draw(st.sampled_from(["forward", "backward"])), nfe=len(gammas))
@@ -231,9 +231,9 @@ def test_wrong_values_are_refused_with_what_is_right(key: str, value: str, right
         ({"gammas": ()}, "positive decimals"),
         ({"gammas": (0.1, -1.0)}, "positive decimals"),
         ({"direction": "up"}, "forward or backward"),
-        ({"prediction": "noise"}, "one of drift, mean, residual"),
+        ({"prediction": "x0"}, "one of drift, noise, mean, residual"),
         ({"nfe": 6}, "number of gammas, 5"),
-        ({"nfe": 4}, "5, the number of gammas, for a network that predicts no drift"),
+        ({"nfe": 4}, "5, the number of gammas, for a network that predicts the mean"),
         ({"clip": True}, "0 for the sampler dsb"),
         ({"prior": -1.0}, "0 or more"),
         ({"network": {"mlp": {"dim": 2}}}, "dim = 3, the channels"),

@@ -1,5 +1,6 @@
 """Bridges of diffusion Schrodinger type at work: both engines, seeds, twins, and the two commands."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,13 @@ def test_failures_are_one_sentence_and_leave_nothing(
     assert right in told
     assert "Traceback" not in told
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("command", ["sample", "translate"])
+def test_the_page_tells_every_option(command: str, capfd: Any) -> None:
+    assert main([command, "--help"]) == 0
+    options = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", capfd.readouterr().out)) - {"-h", "--help", "-"}
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    section = page.split(f"## i2sb-rt {command}\n", 1)[1].split("\n## ", 1)[0]
+    assert len(options) > 8
+    assert options <= set(re.findall(r"--?[a-z][a-z-]*", section))

@@ -29,6 +29,13 @@ std::vector<double> times_of(const std::vector<double>& gammas) {
   return times;
 }
 
+// What the network's output is to be multiplied by to be gamma f, where f is its drift; `own` is the gamma of the step
+// that it was trained for.
+double scale_of(const std::string& prediction, double gamma, double own) {
+  if (prediction == "drift") return gamma;
+  return prediction == "noise" ? gamma * std::sqrt(2 / own) : 1;
+}
+
 // Euler-Maruyama (arXiv 2106.01357, section 3.3): x' = x + gamma f(x) + sqrt(2 gamma) z, where several steps taken in
 // one have the sum of their gammas; the last one is without noise.
 std::vector<float> rows_of(const Bridge& bridge, const std::vector<int>& steps) {
@@ -42,7 +49,8 @@ std::vector<float> rows_of(const Bridge& bridge, const std::vector<int>& steps) 
     float row[I2SB_ROW_COLUMNS] = {};
     row[I2SB_COL_T] = static_cast<float>(TIME_SCALE * times[here] / times.back());
     row[I2SB_COL_P] = bridge.prediction == "mean" ? 0 : 1;
-    row[I2SB_COL_Q] = bridge.prediction == "drift" ? static_cast<float>(gamma) : 1;
+    row[I2SB_COL_Q] =
+        static_cast<float>(scale_of(bridge.prediction, gamma, bridge.gammas[bridge.backward ? here - 1 : here]));
     row[I2SB_COL_B] = 1;
     row[I2SB_COL_S] = i + 1 == bridge.nfe ? 0 : static_cast<float>(std::sqrt(2 * gamma));
     rows.insert(rows.end(), row, row + I2SB_ROW_COLUMNS);
@@ -79,13 +87,13 @@ Bridge complete(const i2sb_plan_params& p) {
   const auto count = static_cast<int>(bridge.gammas.size());
   bridge.nfe = p.nfe != 0 ? p.nfe : (rules && !p.gammas ? rules->nfe : count);
   const std::string& kind = bridge.prediction;
-  if (kind != "drift" && kind != "mean" && kind != "residual")
+  if (kind != "drift" && kind != "noise" && kind != "mean" && kind != "residual")
     fail(I2SB_ERROR_ARGUMENT,
-         "prediction is \"drift\", \"mean\" or \"residual\" for the sampler dsb, not \"" + kind + "\"");
+         "prediction is \"drift\", \"noise\", \"mean\" or \"residual\" for the sampler dsb, not \"" + kind + "\"");
   if (bridge.nfe < 1 || bridge.nfe > count)
     fail(I2SB_ERROR_ARGUMENT, "nfe must be from 1 to " + std::to_string(count) + " (the number of gammas), not " +
                                   std::to_string(bridge.nfe));
-  if (bridge.nfe != count && kind != "drift")
+  if (bridge.nfe != count && kind != "drift" && kind != "noise")
     fail(I2SB_ERROR_ARGUMENT, "a network that predicts the " + kind + " knows its own steps alone, so nfe must be " +
                                   std::to_string(count) + ", not " + std::to_string(bridge.nfe));
   return bridge;

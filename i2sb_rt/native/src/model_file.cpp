@@ -259,7 +259,7 @@ class Metadata {
 
 constexpr std::array SAMPLERS{"sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb", "dsb"};
 constexpr std::array PREDICTIONS{"noise", "mean"};
-constexpr std::array PREDICTIONS_OF_DSB{"drift", "mean", "residual"};
+constexpr std::array PREDICTIONS_OF_DSB{"drift", "noise", "mean", "residual"};
 constexpr std::array DIRECTIONS{"forward", "backward"};
 constexpr std::array FILLS{"noise", "smooth"};
 

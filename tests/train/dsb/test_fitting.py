@@ -102,9 +102,9 @@ def test_errors_and_outputs_of_every_prediction() -> None:
     x, drift = torch.randn(4, 2, 1, 1), torch.randn(4, 2, 1, 1)
     gamma = torch.full((4, 1, 1, 1), 0.25)
     batch = Batch(x, torch.zeros(4, dtype=torch.int64), drift, gamma)
-    right = {"drift": drift, "residual": 0.25 * drift, "mean": x + 0.25 * drift}
+    right = {"drift": drift, "noise": drift * 0.125**0.5, "residual": 0.25 * drift, "mean": x + 0.25 * drift}
     for kind, out in right.items():
-        torch.testing.assert_close(as_drift(out, x, 0.25, kind), drift)
+        torch.testing.assert_close(as_drift(out, x, gamma, kind), drift)
         assert errors(out, batch, gamma, kind).abs().max() < 1e-12
-        size = 0.25 if kind == "drift" else 1.0
+        size = {"drift": 0.25, "noise": 2.0}.get(kind, 1.0)
         torch.testing.assert_close(errors(out + 1, batch, gamma, kind), torch.full_like(x, size), rtol=1e-5, atol=1e-5)

@@ -33,7 +33,7 @@ def test_recipes_of_the_package_are_sound(path: Path) -> None:
         ({"bridge": {"horizon": 0.0}}, r"bridge\.horizon must be above 0"),
         ({"bridge": {"steps": 1}}, r"bridge\.steps must be between 2"),
         ({"bridge": {"reference": "ou"}, "end": {"kind": "moons"}}, r"bridge\.reference must be brownian where"),
-        ({"bridge": {"prediction": "noise"}}, r"bridge\.prediction must be one of drift, mean, residual"),
+        ({"bridge": {"prediction": "x0"}}, r"bridge\.prediction must be one of drift, noise, mean, residual"),
         ({"start": {"kind": "moon"}}, r"start\.kind must be one of moons"),
         ({"start": {"kind": "coupled"}}, r'start\.kind must be anything but "coupled"'),
         ({"start": {"kind": "moons", "dim": 3}}, r"start\.dim must be at least 1; 2 for sets"),

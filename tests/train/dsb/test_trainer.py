@@ -83,7 +83,8 @@ def test_networks_begin_anew_unless_warm(make_dsb: MakeDsb, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "prediction"), [("ipf", "drift"), ("imf", "drift"), ("ipf", "mean"), ("imf", "residual")]
+    ("algorithm", "prediction"),
+    [("ipf", "drift"), ("imf", "drift"), ("ipf", "noise"), ("ipf", "mean"), ("imf", "residual")],
 )
 def test_it_learns_to_carry_one_gaussian_to_another(
     algorithm: str, prediction: str, make_dsb: MakeDsb, tmp_path: Path

@@ -90,19 +90,20 @@ class Pairs:
 
 
 def errors(out: Tensor, batch: Batch, gamma: Tensor, prediction: str) -> Tensor:
-    """Compute the squared errors of what a network says, [B, C, H, W], weighted.
+    """Compute the squared errors of what a network says, [B, C, H, W].
 
-    out: the drift, or the next state's mean, or its residual to x; the errors of the latter two are left as they are,
-    as in arXiv 2106.01357, where those of a drift are of one size in all steps by their weight.
+    Those of the next state's mean and of the residual are left as they are, as in arXiv 2106.01357; those of a drift,
+    and of one in units of noise, are weighted, which makes them of one size in all steps.
     """
-    if prediction == "drift":
-        return batch.weight * (out - batch.drift) ** 2
-    residual = gamma * batch.drift
-    return (out - (residual + batch.x if prediction == "mean" else residual)) ** 2
+    drift = as_drift(out, batch.x, gamma, prediction)
+    weight = gamma**2 if prediction in ("mean", "residual") else batch.weight
+    return weight * (drift - batch.drift) ** 2
 
 
-def as_drift(out: Tensor, x: Tensor, gamma: float, prediction: str) -> Tensor:
-    """Return the drift that a network's output means."""
+def as_drift(out: Tensor, x: Tensor, gamma: Tensor, prediction: str) -> Tensor:
+    """Return the drift f that a network's output means, for steps of sizes gamma [B, 1, 1, 1]."""
     if prediction == "drift":
         return out
+    if prediction == "noise":
+        return out * (2 / gamma).sqrt()
     return (out - x if prediction == "mean" else out) / gamma

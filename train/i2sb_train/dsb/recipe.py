@@ -13,7 +13,7 @@ from i2sb_train.recipe import RecipeError, Rule, network_multiple, value_of
 ALGORITHMS: Final = ("ipf", "imf")
 GRIDS: Final = ("cosine", "linear")
 REFERENCES: Final = ("brownian", "ou")
-PREDICTIONS: Final = ("drift", "mean", "residual")
+PREDICTIONS: Final = ("drift", "noise", "mean", "residual")
 PLANAR: Final = ("moons", "circles", "8gaussians", "spiral", "checkerboard", "s-curve")
 KINDS: Final = (*PLANAR, "normal", "mixture", "coupled", "digits", "images")
 
@@ -65,8 +65,8 @@ class Bridge:
     `steps` of sizes gamma that sum up to `horizon`: a step adds noise of variance 2 gamma. grid "cosine": the times are
     horizon (1 - cos(pi k / steps)) / 2, fine at both ends; "linear": gammas rise linearly to the middle and fall, the
     smallest `ratio` times the largest (arXiv 2106.01357, section 5). reference "brownian", or "ou": towards
-    N(0, end.std^2), which must then be the end. `prediction` is what the networks say: the "drift", the next state's
-    "mean", or the "residual" between it and the state.
+    N(0, end.std^2), which must then be the end. `prediction` is what the networks say: the "drift" f; the "noise"
+    f sqrt(gamma / 2), of one size in all steps; the next state's "mean", or the "residual" between it and the state.
     """
 
     steps: int = 20

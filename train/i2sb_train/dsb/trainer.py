@@ -180,7 +180,7 @@ class Fitter:
             chunk = max(1, _CHUNK // x[0].numel())
             with torch.no_grad():
                 out = torch.cat([network(part, t.expand(len(part))) for part in torch.split(x, chunk)])
-            return as_drift(out, x, self.process.gamma_from(state, direction), kind)
+            return as_drift(out, x, torch.tensor(self.process.gamma_from(state, direction)), kind)
 
         return drift
 
