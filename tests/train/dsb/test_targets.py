@@ -101,7 +101,7 @@ def test_first_iteration_is_the_reverse_drift(reference: str, tmp_path: Path) ->
     recipe = recipe_of("gaussian5-ipf")
     bridge = replace(recipe.bridge, reference=reference)
     start, end = replace(recipe.start, mean=-0.5, std=0.7, dim=2), replace(recipe.end, mean=0.0, dim=2)
-    train = replace(recipe.train, steps=1200, batch=4096, lr=3e-3, ema=0.99, cache=50_000, refresh=100)
+    train = replace(recipe.train, steps=1000, batch=4096, lr=3e-3, ema=0.99, cache=100_000, refresh=50)
     small = {"mlp": {"width": 32, "depth": 2}}
     fitter = fitter_of(replace(recipe, network=small, bridge=bridge, start=start, end=end, train=train), tmp_path)
     run_half(fitter)

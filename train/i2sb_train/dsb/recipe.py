@@ -143,6 +143,11 @@ class DsbRecipe:
         return shape_of(self.start, self.network)
 
     @property
+    def shown(self) -> tuple[int, int, int]:
+        """The shape in which a state is drawn: digits are images also where a network takes them for points."""
+        return (1, 8, 8) if self.start.kind == "digits" else self.shape
+
+    @property
     def prior(self) -> float:
         """The standard deviation of the prior that samples are made from, 0 where the end is data."""
         return self.end.std if self.end.kind == "normal" and self.end.mean == 0 else 0.0

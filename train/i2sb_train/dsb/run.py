@@ -125,7 +125,8 @@ def measured(fitter: Fitter, direction: Direction) -> dict[str, float]:
         found["path_divergence"] = path_divergence(fitter.process, drift, states, direction)
     name = fitter.folder / "pictures" / f"{fitter.fit.half + 1:02d}-{direction}.png"
     title = f"{recipe.model.name}, iteration {fitter.fit.half // 2 + 1}, {direction}"
-    draw_paths(states, fitter.drawn(ends, count, 1, held_out=True), title, name)
+    shown = [state.reshape(-1, *recipe.shown) for state in (*states, fitter.drawn(ends, count, 1, held_out=True))]
+    draw_paths(shown[:-1], shown[-1], title, name)
     plan = fitter.ends.plan
     if plan is not None and direction == "forward":
         points, draws = fitter.drawn("start", 300, 3), 300
