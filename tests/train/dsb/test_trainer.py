@@ -20,13 +20,16 @@ from i2sb_train import checkpoint
 from i2sb_train.checkpoint import CheckpointError
 from i2sb_train.dsb.checkpoint import load_state
 from i2sb_train.dsb.data import Ends
-from i2sb_train.dsb.recipe import DsbRecipe
+from i2sb_train.dsb.recipe import DsbRecipe, Validation, dsb_rules
+from i2sb_train.dsb.run import measured
 from i2sb_train.dsb.trainer import Fitter
 from i2sb_train.loop import TrainingError
 from i2sb_train.progress import Progress
+from i2sb_train.recipe_file import checked, read_tables
 
 MakeDsb = Callable[..., DsbRecipe]
 CPU = torch.device("cpu")
+RECIPES = Path(__file__).parents[3] / "train" / "recipes" / "dsb"
 
 
 def fitter(recipe: DsbRecipe, folder: Path) -> Fitter:
@@ -233,3 +236,26 @@ def test_what_is_wrong_with_a_recipe_is_one_sentence(tmp_path: Path, capfd: pyte
     told = capfd.readouterr().err
     assert told.startswith(f"i2sb-rt: {tmp_path / 'recipe.toml'}: start.kind must be one of moons")
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_package_runs(path: Path, tmp_path: Path) -> None:
+    recipe = checked(DsbRecipe, read_tables(path), dsb_rules)
+    folders = []
+    for name in ("start", "end") if path.stem == "images" else ():
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        for k in range(3):
+            Image.new("RGB", (70, 80), (80 * k, 20, 90)).save(folders[-1] / f"{k}.png")
+    train = replace(recipe.train, iterations=1, steps=2, last_steps=0, batch=2, cache=3, refresh=2)
+    bridge = replace(recipe.bridge, steps=3)
+    small = replace(recipe, train=train, bridge=bridge, validation=Validation(samples=8, projections=4))
+    if folders:
+        small = replace(small, start=replace(recipe.start, size=16), end=replace(recipe.end, size=16))
+    fitted = Fitter(small, Ends(small, folders), tmp_path, CPU)
+    with Progress(0, 1, 10**9, quiet=True) as progress:
+        for direction in ("backward", "forward"):
+            assert fitted.run_half(progress) is not None
+            assert measured(fitted, direction)["sliced_wasserstein"] > 0
+            fitted.next_half()
+    assert fitted.ended

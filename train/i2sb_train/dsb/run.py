@@ -129,7 +129,7 @@ def measured(fitter: Fitter, direction: Direction) -> dict[str, float]:
     draw_paths(shown[:-1], shown[-1], title, name)
     plan = fitter.ends.plan
     if plan is not None and direction == "forward":
-        points, draws = fitter.drawn("start", 300, 3), 300
+        points, draws = fitter.drawn("start", min(300, count), 3), 300
         ended = fitter.simulate("forward", points.repeat_interleave(draws, 0), 1)[-1]
         coupled = ended.flatten(1).double().cpu().numpy().reshape(len(points), draws, -1)
         found["cbw2_uvp"] = cbw2_uvp(plan, points.flatten(1).double().cpu().numpy(), coupled)
