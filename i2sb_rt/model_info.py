@@ -86,6 +86,13 @@ class ModelInfo:
         """Whether the states are points, not images: they have one pixel, and a channel a coordinate."""
         return "mlp" in self.network
 
+    def noise_seed(self, seed: int) -> int:
+        """Return the seed that noise is drawn with: forward along a DSB model the highest of its 64 bits is flipped.
+
+        So what goes there and back again with one seed does not meet the same noise twice.
+        """
+        return seed ^ 1 << 63 if self.direction == "forward" else seed
+
     @property
     def is_quantized(self) -> bool:
         """Whether this model computes in 8 bits, which the engine native alone does."""
@@ -169,8 +176,8 @@ def _rules(info: ModelInfo) -> Iterator[_Rule]:
 
 def _process_rules(info: ModelInfo) -> Iterator[_Rule]:
     if info.is_dsb:
-        sound = len(info.gammas) > 0 and all(0 < gamma < math.inf for gamma in info.gammas)
-        yield "gammas", sound, "positive decimals separated by commas, one a step"
+        sound = 0 < len(info.gammas) <= 1_000_000 and all(1e-12 <= gamma <= 1e12 for gamma in info.gammas)
+        yield "gammas", sound, "decimals from 1e-12 to 1e12 separated by commas, one a step"
         yield "direction", info.direction in ("forward", "backward"), "forward or backward"
         kinds = ("drift", "noise", "mean", "residual")
         yield "prediction", info.prediction in kinds, f"one of {', '.join(kinds)} for the sampler dsb"

@@ -73,6 +73,8 @@ class Restorer:
     def __init__(
         self, path: Path, info: ModelInfo, model: _core.Model, engine: Engine, jobs: int = 1, threads: int | None = None
     ) -> None:
+        if info.holds_points:
+            raise ModelFileError(f"{path}: this model carries points, of a .npy file; `i2sb-rt translate` takes them")
         if info.channels not in (1, 3):
             raise ModelFileError(f"{path}: this model works on {info.channels} channels; images have 1 or 3")
         self.path = path
@@ -176,7 +178,7 @@ class Restorer:
                 clip=plan.clip,
                 known=plan.known,
                 mask=hole,
-                seed=seed,
+                seed=self.info.noise_seed(seed),
                 tile=side,
                 overlap=shared,
                 threads=threads or self._threads,

@@ -21,6 +21,7 @@ from i2sb_rt.sampling import Seeds, seed_list
 F32 = NDArray[np.float32]
 
 DIRECTIONS: Final = ("forward", "backward")
+MOST: Final = 10_000_000  # samples at once
 _PRIOR: Final = 3  # the purpose of the noise that a prior is drawn with
 
 
@@ -56,6 +57,8 @@ def file_of(path: Path, direction: str | None) -> Path:
     Raises ModelFileError where there is none, or it is not a diffusion Schrodinger bridge.
     """
     wanted = direction or "forward"
+    if not path.name:
+        raise ModelFileError(f"{path} names no model file")
     if not path.is_file() and path.suffix != ".onnx" and str(path) not in models.names():
         path = path.with_name(f"{path.name}-{wanted}.onnx")
     path = models.find(path)
@@ -117,8 +120,8 @@ class Transport:
         if self.info.direction != "backward" or not self.info.prior:
             why = "runs forward" if self.info.direction == "forward" else "goes between two sets of data"
             raise UsageError(f"{self.path}: {self.info.name} {why}; samples are made backward from a prior")
-        if not 1 <= count <= 2**31 - 1:
-            raise UsageError(f"a count of samples is at least 1, not {count}")
+        if not 1 <= count <= MOST:
+            raise UsageError(f"a count of samples lies in 1 .. {MOST}, not {count}")
         seeds = _following(seed, count)
         size = int(np.prod(self.shape))
         with from_core():
@@ -136,8 +139,9 @@ class Transport:
     ) -> F32:
         """Carry states to the other end: float [n, C, H, W], or points [n, dim].
 
-        seeds: a sequence of one each, or an integer: state k has the seed `seeds` + k, and None is 0. nfe: network
-        calls, 1 .. the number of steps; None is the model's own. Returns float32 of the same shape; with trajectory
+        seeds: a sequence of one each, or an integer: state k has the seed `seeds` + k, and None is 0; the two
+        directions draw other noise for one seed (`ModelInfo.noise_seed`). nfe: network calls, 1 .. the number of steps;
+        None is the model's own. Returns float32 of the same shape; with trajectory
         [n, nfe, ...], index 0 final. Raises UsageError for another shape or a value that does not fit; NonFiniteError,
         DeviceError, CancelledError.
         """
@@ -150,7 +154,13 @@ class Transport:
         if x.ndim != 4 or x.shape[1:] != size or not x.size:
             wanted = f"[n, {size[0]}]" if self.info.holds_points else f"[n, {size[0]}, height, width]"
             raise UsageError(f"states of {self.info.name} are {wanted}, not {list(given.shape)}")
+        multiple, least = self.info.multiple, self.info.minimum
+        if any(side % multiple or side < least for side in x.shape[2:]):
+            raise UsageError(
+                f"sides of {self.info.name}'s states are multiples of {multiple}, at least {least}, not {x.shape[2:]}"
+            )
         listed = _following(seeds, len(x)) if seeds is None or np.ndim(seeds) == 0 else seed_list(seeds, len(x))
+        streams = [self.info.noise_seed(seed) for seed in listed]
         rows = self.plan(nfe).rows
 
         def run(part: slice) -> F32:
@@ -159,7 +169,7 @@ class Transport:
                     self.engine.core,
                     rows,
                     x[part],
-                    seeds=listed[part],
+                    seeds=streams[part],
                     trajectory=trajectory,
                     network_batch=self.info.batch,
                     threads=1,

@@ -194,7 +194,8 @@ def _cases(info: ModelInfo) -> Iterator[_Case]:
         cond = draw.standard_normal((batch, more, height, width), dtype=np.float32) if more else None
         yield _Case("network", row, x, cond, clip=False)
     if info.is_dsb:
-        plan = Plan.dsb(info.gammas, info.direction, info.nfe, info.prediction)
+        calls = min(info.nfe, _CALLS[1]) if info.prediction in ("drift", "noise") else None
+        plan = Plan.dsb(info.gammas, info.direction, calls, info.prediction)
         x = draw.standard_normal((3, info.channels, side, side), dtype=np.float32)
         yield _Case("transport", plan.rows, x, None, clip=False)
     else:

@@ -79,6 +79,10 @@ def _translate_points(options: argparse.Namespace, inputs: list[str], direction:
         raise UsageError("points are carried from one .npy file to one .npy file")
     if target.resolve() == source.resolve() and not options.overwrite:
         raise UsageError(f"{target} is an input and would be replaced; --overwrite allows it")
+    if options.json:
+        raise UsageError("--json tells of images; a .npy file has no lines of its own")
+    if options.skip_existing and target.exists():
+        return 0
     seed_list(options.seed, 1)
     points = _load(source)
 
@@ -140,8 +144,9 @@ def _load(path: Path) -> NDArray[np.generic]:
             found: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise ImageMissingError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, MemoryError, SyntaxError) as error:
-        raise ImageBrokenError(f"{path} is not a .npy file of numbers: {error}") from error
+    except Exception as error:  # a damaged header may end in any
+        reason = str(error) or type(error).__name__
+        raise ImageBrokenError(f"{path} is not a .npy file of numbers: {reason}") from error
     return found
 
 

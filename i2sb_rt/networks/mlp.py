@@ -23,8 +23,8 @@ class MLP(nn.Module):
 
     def __init__(self, *, dim: int, width: int = 128, depth: int = 3, time_dim: int = 32, time_width: int = 64) -> None:
         super().__init__()
-        if min(dim, width, depth, time_dim, time_width) < 1:
-            raise ValueError("MLP: dim, width, depth, time_dim and time_width are at least 1.")
+        if min(dim, width, depth, time_dim - 1, time_width) < 1:
+            raise ValueError("MLP: dim, width, depth and time_width are at least 1, time_dim at least 2.")
         self.dim = dim
         self.time_dim = time_dim
         first, second = nn.Linear(time_dim, time_width), nn.Linear(time_width, time_width)

@@ -200,6 +200,8 @@ static void schedules_and_plans(void) {
   p.clip = -1;
   p.eta = 0;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
+  p.eta = NAN;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
   p.eta = -1;
   p.nfe = 3;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));

@@ -219,7 +219,7 @@ static void sizes_of_structs(void) {
   plan_params.known.struct_size = offsetof(i2sb_plan_params, gammas);
   plan_params.known.direction = "sideways";
   CHECK(i2sb_plan_make(&plan_params.known, f.rows, NULL, &plan.known) == I2SB_OK);
-  plan_params.known.struct_size = offsetof(i2sb_plan_params, gammas) - 1;
+  plan_params.known.struct_size = offsetof(i2sb_plan_params, gammas) + 4;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&plan_params.known, f.rows, NULL, &plan.known));
   plan_params.known.struct_size = sizeof plan_params;
   plan_params.known.direction = NULL;

@@ -73,9 +73,9 @@ def test_a_drift_is_followed_through_the_loop() -> None:
     [
         (([0.1], "sideways"), "direction must be forward or backward"),
         (([], "forward"), "gamma_count must be from 1"),
-        (([0.1, 0.0], "forward"), "gammas must be above 0"),
-        (([0.1, float("nan")], "forward"), "gammas must be above 0"),
-        (([0.1, float("inf")], "forward"), "gammas must be above 0"),
+        (([0.1, 0.0], "forward"), "gammas must be from 1e-12"),
+        (([0.1, float("nan")], "forward"), "gammas must be from 1e-12"),
+        (([0.1, float("inf")], "forward"), "gammas must be from 1e-12"),
         (([0.1, 0.1], "forward", 3), r"nfe must be from 1 to 2 \(the number of gammas\), not 3"),
         (([0.1, 0.1], "forward", 0), r"nfe must be from 1 to 2"),
         (([0.1, 0.1], "forward", 1, "mean"), "predicts the mean knows its own steps alone, so nfe must be 2"),

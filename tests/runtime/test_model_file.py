@@ -91,7 +91,7 @@ def infos(draw: st.DrawFn) -> ModelInfo:
         "extra": {"i2sb." + key: draw(st.text()) for key in draw(st.sets(label)) if key not in KEYS},
     }
     if draw(st.booleans()):
-        gammas = draw(st.lists(positive, min_size=1, max_size=9))
+        gammas = draw(st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=9))
         kinds = st.sampled_from(["drift", "noise", "mean", "residual"])
         facts |= {"sampler": "dsb", "prediction": draw(kinds), "gammas": gammas, "clip": False}
         facts |= {"prior": draw(st.sampled_from([0.0, 1.5]))}
@@ -228,8 +228,8 @@ def test_wrong_values_are_refused_with_what_is_right(key: str, value: str, right
 @pytest.mark.parametrize(
     ("change", "right"),
     [
-        ({"gammas": ()}, "positive decimals"),
-        ({"gammas": (0.1, -1.0)}, "positive decimals"),
+        ({"gammas": ()}, "decimals from 1e-12"),
+        ({"gammas": (0.1, -1.0)}, "decimals from 1e-12"),
         ({"direction": "up"}, "forward or backward"),
         ({"prediction": "x0"}, "one of drift, noise, mean, residual"),
         ({"nfe": 6}, "number of gammas, 5"),

@@ -53,7 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for direction in ("forward", "backward"):
         write(path, replace(INFO, direction=direction), 0.3)
         write(path, replace(IMAGES, direction=direction), 0.05)
+        write(path, replace(INFO, name="still", direction=direction), 0.0)
     write(path, replace(INFO, name="pair", prior=0.0), 0.3)
+    write(path, replace(INFO, name="three", channels=3, network={"mlp": {"dim": 3}}), 0.1)
     return path
 
 
@@ -95,6 +97,14 @@ def test_points_are_rows_or_states_and_have_seeds_of_their_own(folder: Path) -> 
     np.testing.assert_array_equal(transport.translate(points[::-1], range(9, 3, -1))[::-1], carried)
 
 
+def test_there_and_back_with_one_seed_meets_no_noise_twice(folder: Path) -> None:
+    """Without a drift a state moves by its noise alone."""
+    zero = np.zeros((500, 2))
+    there, back = (load_transport(folder / "still", way).translate(zero, 3) for way in ("forward", "backward"))
+    assert there.std() == pytest.approx((2 * 0.42) ** 0.5, rel=0.1)
+    assert abs(np.corrcoef(there.ravel(), back.ravel())[0, 1]) < 0.15
+
+
 def test_a_trajectory_ends_in_the_result(folder: Path) -> None:
     transport = load_transport(folder / "points", "backward")
     path = transport.sample(3, seed=1, trajectory=True)
@@ -116,8 +126,12 @@ def test_what_does_not_fit_is_refused(folder: Path) -> None:
             transport.translate(states)
     with pytest.raises(UsageError, match="2 seeds for 3 images"):
         transport.translate(np.zeros((3, 2)), [1, 2])
-    with pytest.raises(UsageError, match="at least 1, not 0"):
+    with pytest.raises(UsageError, match=r"lies in 1 \.\. 10000000, not 0"):
         transport.sample(0)
+    grey = load_transport(folder / "grey")
+    for sides in ((9, 8), (6, 8)):
+        with pytest.raises(UsageError, match=r"sides of grey's states are multiples of 2, at least 8, not"):
+            grey.translate(np.zeros((2, 1, *sides)))
     with pytest.raises(UsageError, match="nfe must be from 1 to 5"):
         transport.sample(1, nfe=6)
     with pytest.raises(UsageError, match="runs forward; samples are made backward"):
@@ -190,7 +204,11 @@ def test_the_commands_carry_images(folder: Path, tmp_path: Path) -> None:
         (["sample", "{m}/grey", "-o", "{t}/a.txt"], "the format follows from the ending"),
         (["sample", "{m}/pair-forward.onnx", "-o", "{t}/a.npy"], "its twin"),
         (["sample", "jpeg", "-o", "{t}/a.npy"], "no diffusion Schrodinger bridge"),
-        (["sample", "{m}/points", "-n", "0", "-o", "{t}/a.npy"], "at least 1"),
+        (["sample", "{m}/points", "-n", "0", "-o", "{t}/a.npy"], "a count of samples lies in 1"),
+        (["sample", ".", "-o", "{t}/a.npy"], "names no model file"),
+        (["translate", "{m}/points", "{t}/wide.npy", "-o", "{t}/a.npy", "--json"], "--json tells of images"),
+        (["translate", "{m}/three-forward.onnx", "{t}/rgb.png", "-o", "{t}/a.png"], "this model carries points"),
+        (["translate", "{m}/points", "{t}/header.npy", "-o", "{t}/a.npy"], "header.npy is not a .npy file of numbers"),
         (["sample", "{m}/points", "--seed", "-1", "-o", "{t}/a.npy"], "a seed lies in"),
         (["translate", "{m}/points", "{t}/none.npy", "-o", "{t}/a.npy"], "none.npy cannot be read"),
         (["translate", "{m}/points", "{t}/bad.npy", "-o", "{t}/a.npy"], "bad.npy is not a .npy file of numbers"),
@@ -207,6 +225,7 @@ def test_failures_are_one_sentence_and_leave_nothing(
     (tmp_path / "bad.npy").write_bytes(b"\x93NUMPY\x01\x00nonsense")
     np.save(tmp_path / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     np.save(tmp_path / "wide.npy", np.zeros((3, 5)))
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00{(((            ")
     Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / "rgb.png")
     before = sorted(tmp_path.iterdir())
     code = main([text.format(m=folder, t=tmp_path) for text in arguments])

@@ -106,12 +106,12 @@ def load_state(path: Path, state: State, recipe: Recipe) -> None:
     updates = int(metadata.get("updates", step))
     with torch.no_grad():
         for name, parameter in state.network.named_parameters():
-            parameter.copy_(_take(tensors, f"model/{name}", parameter, path))
-            state.ema[name].copy_(_take(tensors, f"ema/{name}", parameter, path))
+            parameter.copy_(take(tensors, f"model/{name}", parameter, path))
+            state.ema[name].copy_(take(tensors, f"ema/{name}", parameter, path))
             if updates:
                 moments = state.moments(parameter, updates)
                 for key in MOMENTS:
-                    moments[key].copy_(_take(tensors, f"adam/{key}/{name}", parameter, path))
+                    moments[key].copy_(take(tensors, f"adam/{key}/{name}", parameter, path))
     if tensors:
         raise CheckpointError(f"{path}: holds {min(tensors)!r}, which this recipe's network lacks.")
     scaler = json.loads(metadata.get("scaler", "{}"))
@@ -140,7 +140,8 @@ def share_state(state: State, processes: Processes) -> None:
         state.scaler.load_state_dict(scaler | {"scale": held[0].item(), "_growth_tracker": int(held[1])})
 
 
-def _take(tensors: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tensor:
+def take(tensors: dict[str, Tensor], name: str, like: Tensor, path: Path) -> Tensor:
+    """Take a tensor of a checkpoint out of those read. Raises CheckpointError unless it is there, of this shape."""
     tensor = tensors.pop(name, None)
     if tensor is None or tensor.shape != like.shape:
         found = "missing" if tensor is None else f"of shape {list(tensor.shape)}"

@@ -305,14 +305,15 @@ class Trainer:
 
 
 class stop_on_signals:
-    """While active, SIGINT and SIGTERM ask for a stop after the current step instead of killing the run."""
+    """While active, the first SIGINT or SIGTERM asks for a stop after the current step; a second ends the process."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self.stop = stop
         self.before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        def handler(_signum: int, _frame: FrameType | None) -> None:
+        def handler(signum: int, _frame: FrameType | None) -> None:
+            signal.signal(signum, signal.SIG_DFL)
             self.stop()
 
         try:

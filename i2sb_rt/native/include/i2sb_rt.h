@@ -93,15 +93,15 @@ I2SB_STATUS i2sb_schedule_compute(const i2sb_schedule* schedule, double* arrays)
 typedef struct i2sb_plan_params {
   uint32_t struct_size;
   int32_t nfe;                   /* network calls, 1 .. interval - 1; 0: the model's own */
-  const i2sb_model* model;       /* says what is not given below; NULL: all but eta and steps must be given */
+  const i2sb_model* model;       /* says what is not given below; NULL: what the sampler needs must be given */
   const i2sb_schedule* schedule; /* NULL: the model's */
   const char* sampler;           /* "sde", "ode", "dbim1", "dbim2", "dbim3", "i3sb", "dsb"; NULL: the model's own */
-  const char* prediction;        /* "noise", "mean", of dsb "drift", "noise", "mean", "residual"; NULL: the model's */
-  double eta;                    /* share of fresh noise, 0 .. 1, of dbim1 (0) and i3sb (0.6); negative: those */
-  const int32_t* steps;          /* dbim: [nfe + 1], ascending from 0 to interval - 1; NULL: evenly spaced */
-  int32_t clip;                  /* -1: the model's, else 0 */
-  const double* gammas;          /* dsb: half the variance of each step, from the data on, > 0; NULL: the model's */
-  const char* direction;         /* dsb: "forward", from the data, or "backward"; NULL: the model's */
+  const char* prediction; /* "noise", "mean", of dsb "drift", "noise", "mean", "residual"; NULL: model's, first */
+  double eta;             /* share of fresh noise, 0 .. 1, of dbim1 (0) and i3sb (0.6); negative: those */
+  const int32_t* steps;   /* dbim: [nfe + 1], ascending from 0 to interval - 1; NULL: evenly spaced */
+  int32_t clip;           /* -1: the model's, else 0 */
+  const double* gammas;   /* dsb: half the variance of each step, from the data on, > 0; NULL: the model's */
+  const char* direction;  /* dsb: "forward", from the data, or "backward"; NULL: the model's */
   int32_t gamma_count;
 } i2sb_plan_params;
 void i2sb_plan_params_init(i2sb_plan_params* params, size_t struct_size);

@@ -69,7 +69,7 @@ std::vector<double> gammas_of(const i2sb_plan_params& p) {
   }
   require(p.gamma_count >= 1 && p.gamma_count <= MOST_GAMMAS, "gamma_count must be from 1 to 1000000");
   std::vector<double> gammas(p.gammas, p.gammas + p.gamma_count);
-  require(std::all_of(gammas.begin(), gammas.end(), is_gamma), "gammas must be above 0 and finite");
+  require(std::all_of(gammas.begin(), gammas.end(), is_gamma), "gammas must be from 1e-12 to 1e12");
   return gammas;
 }
 
@@ -77,7 +77,7 @@ Bridge complete(const i2sb_plan_params& p) {
   const ModelRules* rules = p.model && p.model->rules.is_dsb() ? &p.model->rules : nullptr;
   require(!p.schedule, "the sampler dsb has gammas in place of a schedule");
   require(!p.steps, "steps are a choice of the samplers dbim1, dbim2 and dbim3, not of dsb");
-  require(!(p.eta >= 0), "eta is a choice of the samplers dbim1 and i3sb, not of dsb");
+  require(p.eta < 0, "eta is a choice of the samplers dbim1 and i3sb, not of dsb");
   require(p.clip <= 0, "the states of dsb are no images until the end, so clip must be 0");
   require(p.direction || rules, "a plan of the sampler dsb needs a direction or a model");
   const std::string direction = p.direction ? p.direction : rules->direction;
@@ -101,7 +101,7 @@ Bridge complete(const i2sb_plan_params& p) {
 
 }  // namespace
 
-bool is_gamma(double value) { return value > 0 && value < 1e30; }
+bool is_gamma(double value) { return value >= 1e-12 && value <= 1e12; }
 
 std::vector<double> parse_gammas(std::string_view text) {
   std::vector<double> gammas;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <exception>
+#include <initializer_list>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -49,17 +50,17 @@ i2sb_status guard(Body&& body) noexcept {
 }
 
 // Every public struct begins with its size. A larger one comes from a newer header: its further fields must be zero,
-// which asks for nothing that this library does not know. A smaller one, from an older header, ends at `smallest` or
-// behind it.
+// which asks for nothing that this library does not know. Smaller ones, from older headers, have one of the `former`
+// sizes.
 template <typename Struct>
-void require_struct(const Struct* value, const char* name, size_t smallest = sizeof(Struct)) {
+void require_struct(const Struct* value, const char* name, std::initializer_list<size_t> former = {}) {
   constexpr uint32_t LARGEST = 4096;  // far above any struct's: else it was never set
   if (!value) fail(I2SB_ERROR_ARGUMENT, std::string(name) + " is NULL");
   const uint32_t size = value->struct_size;
+  if (std::find(former.begin(), former.end(), size) != former.end()) return;
   const auto* bytes = reinterpret_cast<const unsigned char*>(value);
-  const bool fits = size >= smallest && size <= LARGEST &&
-                    (size <= sizeof(Struct) ||
-                     std::all_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte == 0; }));
+  const bool fits = size >= sizeof(Struct) && size <= LARGEST &&
+                    std::all_of(bytes + sizeof(Struct), bytes + size, [](unsigned char byte) { return byte == 0; });
   if (!fits)
     fail(I2SB_ERROR_ARGUMENT, std::string(name) + ".struct_size is " + std::to_string(size) + ", this library's is " +
                                   std::to_string(sizeof(Struct)) +
@@ -68,8 +69,8 @@ void require_struct(const Struct* value, const char* name, size_t smallest = siz
 
 // A copy of a struct that has grown, with zeros in what an older header lacks.
 template <typename Struct>
-Struct taken(const Struct* value, const char* name, size_t smallest) {
-  require_struct(value, name, smallest);
+Struct taken(const Struct* value, const char* name, std::initializer_list<size_t> former) {
+  require_struct(value, name, former);
   Struct copy{};
   std::memcpy(&copy, value, std::min<size_t>(value->struct_size, sizeof copy));
   copy.struct_size = sizeof copy;

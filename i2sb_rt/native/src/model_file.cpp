@@ -289,7 +289,7 @@ void read_dsb(const Metadata& metadata, ModelRules& rules) {
   rules.prediction = metadata.one_of("prediction", PREDICTIONS_OF_DSB);
   rules.direction = metadata.one_of("direction", DIRECTIONS);
   rules.gammas = metadata.value("gammas").c_str();
-  if (parse_gammas(rules.gammas).empty()) metadata.refuse("gammas", "decimals above 0, separated by commas");
+  if (parse_gammas(rules.gammas).empty()) metadata.refuse("gammas", "decimals from 1e-12 to 1e12, separated by commas");
   if (rules.clip) metadata.refuse("clip", "0, as the states of dsb are no images until the end");
 }
 

@@ -34,7 +34,7 @@ struct ModelRules {
   bool fills_smoothly = false;  // the hole of x1; else with noise
   bool needs_mask = false;
   bool holds_points = false;  // the states have one pixel: the network is an MLP
-  i2sb_schedule schedule{};  // interval 0: a model of DSB, which has the two below in its place
+  i2sb_schedule schedule{};   // interval 0: a model of DSB, which has the two below in its place
   const char *gammas = nullptr, *direction = nullptr;
   SizeRules size{};
 

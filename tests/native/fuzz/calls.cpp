@@ -187,7 +187,8 @@ void make_plan(World& world, Input& input) {
   if (input.flag()) params.eta = input.one_of(NUMBERS);
   params.nfe = input.number();
   params.clip = input.range(-1, 1);
-  const std::vector<double> gammas(input.take<uint8_t>() % 40, input.range(0, 7) ? 0.125 : input.one_of(NUMBERS));
+  std::vector<double> gammas(input.take<uint8_t>() % 40, input.range(0, 7) ? 0.125 : input.one_of(NUMBERS));
+  if (!gammas.empty() && input.flag()) gammas.back() = input.one_of({1e-12, 1e12, 1.0});
   if (input.range(0, 3) == 0) {
     params.gammas = gammas.data();
     params.gamma_count = static_cast<int32_t>(input.range(0, 15) ? gammas.size() : 0);

@@ -38,7 +38,7 @@ def test_a_bridge_is_the_joint_gaussian_given_both_ends(rate: float, t: float, x
     std = np.sqrt(covariance[0, 0] - gain * covariance[0, 1])
     reference = Reference(rate)
     for z in (0.0, 1.0, -2.0):
-        found = reference.between(column(x0), column(x1), column(t), 1.0, column(z))
+        found = reference.between(column(x0), column(x1), column(t), column(1.0 - t), column(z))
         assert float(found) == pytest.approx(mean + std * z, abs=1e-9)
 
 
@@ -48,11 +48,11 @@ def test_the_drifts_of_a_bridge_move_its_mean(rate: float, t: float, x0: float, 
     """A small step of the drift from x is the mean of the bridge that begins, or ends, in x, a moment later."""
     h, zero = 1e-7, column(0.0)
     reference = Reference(rate)
-    ahead = reference.between(column(x), column(x1), column(h), 1.0 - t, zero)
-    assert float(reference.towards_end(column(x), column(x1), column(t), 1.0)) == pytest.approx(
+    ahead = reference.between(column(x), column(x1), column(h), column(1.0 - t - h), zero)
+    assert float(reference.towards_end(column(x), column(x1), column(1.0 - t))) == pytest.approx(
         float(ahead - x) / h, rel=1e-4, abs=1e-4
     )
-    behind = reference.between(column(x0), column(x), column(t - h), t, zero)
+    behind = reference.between(column(x0), column(x), column(t - h), column(h), zero)
     assert float(reference.towards_start(column(x), column(x0), column(t))) == pytest.approx(
         float(behind - x) / h, rel=1e-4, abs=1e-4
     )
@@ -62,7 +62,7 @@ def test_the_drifts_of_a_bridge_move_its_mean(rate: float, t: float, x0: float, 
 def test_without_a_rate_is_the_limit_of_small_ones(rate: float) -> None:
     near, limit = Reference(1e-9), Reference(0.0)
     t, x, y, z = column(0.3), column(1.2), column(-0.4), column(0.7)
-    torch.testing.assert_close(near.between(x, y, t, 1.0, z), limit.between(x, y, t, 1.0, z), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(near.between(x, y, t, 1 - t, z), limit.between(x, y, t, 1 - t, z), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(near.towards_start(x, y, t), limit.towards_start(x, y, t), rtol=1e-6, atol=1e-6)
     assert float(Reference(rate).variance(column(1e-9))) == pytest.approx(2e-9, rel=1e-6)
 
@@ -84,12 +84,12 @@ def test_the_chain_has_the_steps_of_a_plan() -> None:
     assert process.left("backward") == [3, 2, 1]
     assert [process.gamma_from(k, "backward") for k in (3, 2, 1)] == pytest.approx([0.3, 0.2, 0.1])
     x = torch.randn(20000, 1, 1, 1, generator=torch.Generator().manual_seed(0))
-    for direction in ("forward", "backward"):
-        for last_noise in (True, False):
-            generator = torch.Generator().manual_seed(1)
-            states = process.simulate(lambda x, _: torch.zeros_like(x), x, direction, generator, last_noise)
-            variance = 2 * (0.6 if last_noise else 0.3 if direction == "forward" else 0.5)
-            assert len(states) == 4
-            assert float((states[-1] - x).var()) == pytest.approx(variance, rel=0.05)
-    moved = process.simulate(lambda x, state: torch.full_like(x, state), x, "backward", torch.Generator(), False)
+    for direction, variance in (("forward", 0.6), ("backward", 1.0)):  # of all steps but the last
+        generator = torch.Generator().manual_seed(1)
+        states = process.simulate(lambda x, _: torch.zeros_like(x), x, direction, generator)
+        assert len(states) == 4
+        assert float((states[-1] - x).var()) == pytest.approx(variance, rel=0.05)
+        generator.manual_seed(1)
+        assert torch.equal(process.end(lambda x, _: torch.zeros_like(x), x, direction, generator), states[-1])
+    moved = process.simulate(lambda x, state: torch.full_like(x, state), x, "backward", torch.Generator())
     assert float((moved[1] - x).mean()) == pytest.approx(3 * 0.3, abs=0.02)

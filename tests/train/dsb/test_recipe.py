@@ -45,6 +45,15 @@ def test_recipes_of_the_package_are_sound(path: Path) -> None:
         ),
         ({"network": {"mlp": {"dim": 2}}}, r"network must be one table, \[network\.mlp\], without dim"),
         ({"network": {"width": 3}}, r"network must be one table"),
+        ({"bridge": {"reference": "ou"}, "end": {"std": 0.1}}, r"bridge\.horizon must be less, or bridge\.steps more"),
+        ({"end": {"mean": float("nan")}}, r"end\.mean must be a number below 1e6"),
+        (
+            {
+                "start": {"kind": "images", "folder": "a", "size": 16, "dim": None},
+                "network": {"mlp": None, "image_size": 32, "in_channels": 3, "out_channels": 3, "channel_mult": [1]},
+            },
+            r"network must be a network with image_size = 16",
+        ),
         ({"model": {"nfe": 7}}, r"model\.nfe must be at most bridge\.steps, 6"),
         ({"train": {"ema": 1.0}}, r"train\.ema must be at least 0 and below 1"),
         ({"train": {"steps": 0}}, r"train\.steps must be at least 1"),

@@ -107,13 +107,11 @@ def test_first_iteration_is_the_reverse_drift(reference: str, tmp_path: Path) ->
     run_half(fitter)
     process = Process(bridge.gammas(), Reference(1.0 if reference == "ou" else 0.0), torch.device("cpu"))
     rate, drift = process.reference.rate, fitter.drift("backward")
-    states = process.simulate(
-        lambda x, _: -rate * x, fitter.drawn("start", 20_000, 0), "forward", torch.Generator().manual_seed(0), True
-    )
+    x, generator = fitter.drawn("start", 20_000, 0), torch.Generator().manual_seed(0)
     m, v, off, size = start.mean, start.std**2, 0.0, 0.0
     for state, gamma in enumerate(process.gammas.tolist(), start=1):
         m, v = (1 - rate * gamma) * m, (1 - rate * gamma) ** 2 * v + 2 * gamma
-        x = states[state]
+        x = process.stepped(x, -rate * x, gamma, generator)
         wanted = rate * x - 2 * (x - m) / v
         off += gamma * float(((drift(x, state) - wanted) ** 2).mean())
         size += gamma * float((wanted**2).mean())

@@ -259,3 +259,21 @@ def test_every_recipe_of_the_package_runs(path: Path, tmp_path: Path) -> None:
             assert measured(fitted, direction)["sliced_wasserstein"] > 0
             fitted.next_half()
     assert fitted.ended
+
+
+def test_what_was_trained_is_kept_where_measuring_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    monkeypatch.setattr("i2sb_train.dsb.run.measured", lambda *_: 1 / 0)
+    assert train(tmp_path) == 1
+    monkeypatch.undo()
+    (tmp_path / "out" / "measures.jsonl").write_text('{"half": 1, "dir')  # killed while it wrote
+    assert train(tmp_path, "--resume") == 0
+    measures = (tmp_path / "out" / "measures.jsonl").read_text().splitlines()
+    assert [json.loads(line)["half"] for line in measures] == [1, 2, 3, 4]
+
+
+def test_data_that_no_end_takes_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    assert train(tmp_path, "--data", str(tmp_path)) == 2
+    assert "the recipe has no end of images left for it" in capfd.readouterr().err
+    assert train(tmp_path, "--threads", "0") == 2

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from i2sb_rt.model_file import replacing
-from i2sb_train.checkpoint import MOMENTS, UNFINISHED, CheckpointError
+from i2sb_train.checkpoint import MOMENTS, UNFINISHED, CheckpointError, take
 from i2sb_train.dsb.recipe import DsbRecipe
 
 if TYPE_CHECKING:
@@ -63,15 +63,11 @@ def load_state(path: Path, fit: Fit, recipe: DsbRecipe) -> None:
         for direction, side in fit.sides.items():
             for kind, network in (("model", side.network), ("ema", side.ema)):
                 for name, parameter in network.named_parameters():
-                    parameter.copy_(_take(tensors, f"{direction}/{kind}/{name}", path))
+                    parameter.copy_(take(tensors, f"{direction}/{kind}/{name}", parameter, path))
         fit.optimizer.state.clear()
         fit.optimizer.param_groups[0]["params"] = list(fit.sides[fit.direction].network.parameters())
         for name, parameter in fit.sides[fit.direction].network.named_parameters() if fit.step else ():
-            moments = {key: _take(tensors, f"adam/{key}/{name}", path).to(parameter.device) for key in MOMENTS}
+            moments = {
+                key: take(tensors, f"adam/{key}/{name}", parameter, path).to(parameter.device) for key in MOMENTS
+            }
             fit.optimizer.state[parameter] = {"step": torch.tensor(float(fit.step), device=parameter.device), **moments}
-
-
-def _take(tensors: dict[str, Tensor], name: str, path: Path) -> Tensor:
-    if name not in tensors:
-        raise CheckpointError(f"{path}: {name} is missing.")
-    return tensors[name]

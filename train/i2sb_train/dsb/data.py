@@ -34,6 +34,8 @@ class Ends:
         for name, end in (("start", recipe.start), ("end", recipe.end)):
             folder = given.pop(0) if given and end.kind == "images" else Path(end.folder)
             self._draws[name] = self._drawing(end, recipe, folder)
+        if given:
+            raise UsageError(f"--data {given[0]}: the recipe has no end of images left for it.")
 
     def draw(self, name: str, count: int, seed: list[int], held_out: bool = False) -> F32:
         """Draw states of the "start" or the "end", float32 [count, C, H, W]; of finite sets those held out, or others.

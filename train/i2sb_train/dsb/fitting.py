@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from i2sb_train.dsb.process import Direction, Drift, Process, spread
+from i2sb_train.dsb.process import Direction, Drift, Process, opposite, spread
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,15 @@ class Trajectories:
         self, process: Process, other: Drift, x: Tensor, direction: Direction, generator: torch.Generator
     ) -> None:
         self.process, self.direction = process, direction
-        made: Direction = "backward" if direction == "forward" else "forward"
-        left = process.left(made)
-        states = process.simulate(other, x, made, generator, last_noise=True)
-        self.x = torch.stack(states[1:])
-        drifts = []
-        for here, there, state in zip(states, states[1:], left, strict=False):
-            gamma = process.gamma_from(state, made)
-            drifts.append((here - there) / gamma + other(here, state) - other(there, state))
-        self.drift = torch.stack(drifts)
-        step = 1 if made == "forward" else -1
-        self.states = torch.tensor([state + step for state in left], device=x.device)
+        made = opposite(direction)
+        left, ahead = process.left(made), 1 if made == "forward" else -1
+        self.states = torch.tensor([state + ahead for state in left], device=x.device)
+        self.x, self.drift = (x.new_empty(len(process), *x.shape) for _ in range(2))
+        for index, state in enumerate(left):
+            gamma, drift = process.gamma_from(state, made), other(x, state)
+            there = process.stepped(x, drift, gamma, generator)
+            self.drift[index] = (x - there) / gamma + drift - other(there, state)
+            self.x[index] = x = there
 
     def batch(self, count: int, generator: torch.Generator) -> Batch:
         """Draw steps of trajectories, any of each as likely."""
@@ -79,14 +77,15 @@ class Pairs:
         which = torch.randint(len(self.x0), (count,), generator=generator, device=device)
         steps = torch.randint(len(process), (count,), generator=generator, device=device)
         states = steps if self.direction == "forward" else steps + 1
-        x0, x1, t, T = self.x0[which], self.x1[which], spread(process.times[states]), process.horizon
+        x0, x1 = self.x0[which], self.x1[which]
+        t, rest = spread(process.times[states]), spread(process.horizon - process.times[states])
         z = torch.empty_like(x0).normal_(generator=generator)
-        x = reference.between(x0, x1, t, T, z)
+        x = reference.between(x0, x1, t, rest, z)
         if self.direction == "forward":
-            drift, left = reference.towards_end(x, x1, t, T), reference.variance(T - t)
+            drift, left = reference.towards_end(x, x1, rest), reference.variance(rest)
         else:
             drift, left = reference.towards_start(x, x0, t), reference.variance(t)
-        return Batch(x, states, drift, left / reference.variance(torch.full_like(left, T)))
+        return Batch(x, states, drift, left / reference.variance(t + rest))
 
 
 def errors(out: Tensor, batch: Batch, gamma: Tensor, prediction: str) -> Tensor:

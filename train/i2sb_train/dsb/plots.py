@@ -29,7 +29,7 @@ def draw_paths(states: list[Tensor], wanted: Tensor, title: str, path: Path) -> 
 
     shown = np.linspace(0, len(states) - 1, _COLUMNS).round().astype(int)
     images = states[0].shape[-1] > 1
-    rows = _IMAGES if images else 1
+    rows = min(_IMAGES, len(wanted), len(states[0])) if images else 1
     size = (1.1 * (_COLUMNS + 1), 1.1 * rows + 0.4) if images else (2.2 * (_COLUMNS + 2), 2.6)
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(title)

@@ -6,7 +6,8 @@ States are counted 0 .. N from the data; the forward step k goes from state k to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -40,18 +41,18 @@ class Reference:
         """Return the variance of X_t given X_0."""
         return 2 * t if self.rate == 0 else -torch.expm1(-2 * self.rate * t) / self.rate
 
-    def between(self, x0: Tensor, x1: Tensor, t: Tensor, T: float, z: Tensor) -> Tensor:
-        """Draw X_t given X_0 = x0 and X_T = x1, with z ~ N(0, I): the product of the two Gaussians that it is."""
-        left, right = self.variance(t), self.variance(T - t)
-        c = self.decay(T - t)
-        total = self.variance(torch.full_like(t, T))
+    def between(self, x0: Tensor, x1: Tensor, t: Tensor, rest: Tensor, z: Tensor) -> Tensor:
+        """Draw X_t given X_0 = x0 and X_{t + rest} = x1, z ~ N(0, I): the product of the two Gaussians that it is."""
+        left, right = self.variance(t), self.variance(rest)
+        c = self.decay(rest)
+        total = self.variance(t + rest)
         mean = (right * self.decay(t) * x0 + left * c * x1) / total
         return mean + (left * right / total).sqrt() * z
 
-    def towards_end(self, x: Tensor, x1: Tensor, t: Tensor, T: float) -> Tensor:
-        """Return the forward drift of the bridge to x1: f + 2 grad log p(X_T = x1 | X_t = x)."""
-        c = self.decay(T - t)
-        return self.drift(x) + 2 * c * (x1 - c * x) / self.variance(T - t)
+    def towards_end(self, x: Tensor, x1: Tensor, rest: Tensor) -> Tensor:
+        """Return the forward drift of the bridge to x1: f + 2 grad log p(X_{t + rest} = x1 | X_t = x)."""
+        c = self.decay(rest)
+        return self.drift(x) + 2 * c * (x1 - c * x) / self.variance(rest)
 
     def towards_start(self, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
         """Return the backward drift of the bridge to x0: -f + 2 grad log p(X_t = x | X_0 = x0)."""
@@ -84,22 +85,29 @@ class Process:
         """Return the sizes of the steps that leave the states int64 [B], float32 [B, 1, 1, 1]."""
         return spread(self.gammas[states if direction == "forward" else states - 1])
 
-    def simulate(
-        self, drift: Drift, x: Tensor, direction: Direction, generator: torch.Generator, last_noise: bool = False
-    ) -> list[Tensor]:
-        """Run the chain from x [B, C, H, W]; return its N + 1 states in the order of its steps.
+    def stepped(self, x: Tensor, drift: Tensor, gamma: float, generator: torch.Generator | None) -> Tensor:
+        """Return x + gamma drift + sqrt(2 gamma) z; without a generator there is no noise."""
+        mean = x + gamma * drift
+        if generator is None:
+            return mean
+        noise: Tensor = torch.empty_like(x).normal_(generator=generator)
+        return mean + float((2 * gamma) ** 0.5) * noise
 
-        The last step is without noise, as a plan's, unless last_noise asks for the chain that is fitted.
-        """
-        states = [x]
+    def walk(self, drift: Drift, x: Tensor, direction: Direction, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield the N + 1 states of the chain from x [B, C, H, W], as a plan makes them: no noise in the last step."""
+        yield x
         for count, state in enumerate(self.left(direction), start=1):
-            gamma = self.gamma_from(state, direction)
-            x = x + gamma * drift(x, state)
-            if count < len(self) or last_noise:
-                z = torch.empty_like(x).normal_(generator=generator)
-                x = x + (2 * gamma) ** 0.5 * z
-            states.append(x)
-        return states
+            noise = generator if count < len(self) else None
+            x = self.stepped(x, drift(x, state), self.gamma_from(state, direction), noise)
+            yield x
+
+    def simulate(self, drift: Drift, x: Tensor, direction: Direction, generator: torch.Generator) -> list[Tensor]:
+        """Return all states of `walk`."""
+        return list(self.walk(drift, x, direction, generator))
+
+    def end(self, drift: Drift, x: Tensor, direction: Direction, generator: torch.Generator) -> Tensor:
+        """Return the last state of `walk`; the others are not kept."""
+        return deque(self.walk(drift, x, direction, generator), maxlen=1)[0]
 
 
 def spread(values: Tensor) -> Tensor:

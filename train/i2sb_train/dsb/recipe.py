@@ -163,7 +163,7 @@ def shape_of(end: End, network: dict[str, Any]) -> tuple[int, int, int]:
     if end.kind == "digits":
         return (64, 1, 1) if "mlp" in network else (1, 8, 8)
     if end.kind == "images":
-        return (int(network.get("in_channels", 3)), end.size, end.size)
+        return (1 if network.get("in_channels") == 1 else 3, end.size, end.size)
     return (end.dim, 1, 1)
 
 
@@ -174,10 +174,12 @@ def dsb_rules(recipe: DsbRecipe) -> Iterator[Rule]:
     yield "bridge.grid", bridge.grid in GRIDS, f"one of {', '.join(GRIDS)}"
     yield "bridge.reference", bridge.reference in REFERENCES, f"one of {', '.join(REFERENCES)}"
     yield "bridge.prediction", bridge.prediction in PREDICTIONS, f"one of {', '.join(PREDICTIONS)}"
-    yield "bridge.steps", 2 <= bridge.steps <= 10000, "between 2 and 10000"
+    yield "bridge.steps", 2 <= bridge.steps <= 1000, "between 2 and 1000"
     yield "bridge.ratio", 0 < bridge.ratio <= 1, "above 0, at most 1"
     for key in ("bridge.horizon", "train.lr", "train.clip", "start.std", "end.std"):
-        yield key, 0 < value_of(recipe, key) < math.inf, "above 0"
+        yield key, 0 < value_of(recipe, key) < 1e6, "above 0, below 1e6"
+    for key in ("start.mean", "end.mean", "start.spread", "end.spread"):
+        yield key, abs(value_of(recipe, key)) < 1e6, "a number below 1e6"
     for key in ("train.iterations", "train.steps", "train.batch", "train.cache", "train.refresh", "train.keep"):
         yield key, value_of(recipe, key) >= 1, "at least 1"
     for key in ("train.log_every", "model.batch", "validation.samples", "validation.projections"):
@@ -191,6 +193,9 @@ def dsb_rules(recipe: DsbRecipe) -> Iterator[Rule]:
         yield from _end_rules(recipe, name)
     agrees = bridge.reference == "brownian" or recipe.prior > 0
     yield "bridge.reference", agrees, 'brownian where the end is not of kind "normal" with mean 0'
+    if bridge.reference == "ou" and agrees:
+        stable = max(bridge.gammas()) < recipe.prior**2
+        yield "bridge.horizon", stable, "less, or bridge.steps more: each gamma is below end.std^2"
     shapes = shape_of(recipe.start, network), shape_of(recipe.end, network)
     if recipe.end.kind == "normal" and len({*shapes}) > 1 and "mlp" not in network:
         shapes = shapes[0], shapes[0]  # a prior takes the shape of the data
@@ -222,5 +227,7 @@ def _network_rules(recipe: DsbRecipe) -> Iterator[Rule]:
     except RecipeError:
         multiple = 0
     yield "network", multiple > 0 and height % multiple == 0, f"a U-Net that takes images of {height}x{width}"
+    size = network.get("image_size")
+    yield "network", size == height, f"a network with image_size = {height}, the side of the states"
     agrees = network.get("in_channels") == network.get("out_channels") == channels
     yield "network", agrees, f"a network with in_channels = out_channels = {channels}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from i2sb_rt.errors import ModelFileError, UsageError
-from i2sb_rt.model_file import ModelInfo, save_safetensors
+from i2sb_rt.model_file import ModelInfo, replacing, save_safetensors
 from i2sb_rt.parallel import cores
 from i2sb_train import checkpoint
 from i2sb_train.checkpoint import CheckpointError
@@ -31,6 +32,11 @@ MEASURES = "measures.jsonl"
 
 def train_dsb(recipe: DsbRecipe, args: argparse.Namespace) -> int:
     """Train or resume as the arguments say; 0 when the models are written, 130 when a signal stopped the run."""
+    if args.threads is not None and args.threads < 1:
+        raise UsageError(f"--threads is at least 1, not {args.threads}")
+    for package in ("matplotlib", "ot"):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(f"train dsb needs the package {package}: pip install 'i2sb-rt[train]'")
     torch.set_num_threads(args.threads or cores())
     out: Path = args.out or Path("runs") / recipe.model.name
     model_info(recipe, "forward")
@@ -65,8 +71,17 @@ def _begin(fitter: Fitter, resume: str | None) -> None:
 def _forget_measures(path: Path, half: int) -> None:
     """Drop the lines of halves that will be measured again."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["half"] <= half]
-        path.write_text("".join(line + "\n" for line in lines))
+        kept = [line for line in path.read_text().splitlines() if _half_of(line) <= half]
+        with replacing(path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))
+
+
+def _half_of(line: str) -> float:
+    """Return the half that a line tells of; one that was not written to its end tells of none."""
+    try:
+        return float(json.loads(line)["half"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _run(fitter: Fitter, progress: Progress) -> bool:
@@ -80,6 +95,7 @@ def _run(fitter: Fitter, progress: Progress) -> bool:
         if loss is None:
             progress.line(f"stopped after step {fit.total}; --resume goes on from there.")
             return False
+        fitter.save()
         told = {"half": fit.half + 1, "direction": direction, "loss": loss, **measured(fitter, direction)}
         if fit.half == fitter.halves - 1:
             told |= compared(fitter)

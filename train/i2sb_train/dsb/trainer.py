@@ -168,7 +168,7 @@ class Fitter:
         if first:  # an independent coupling to begin with
             other = self._drawn(ends, count, [_START, fit.half, number, 1])
         else:
-            other = self.process.simulate(self.drift(made), x, made, generator)[-1]
+            other = self.process.end(self.drift(made), x, made, generator)
         return Pairs(self.process, *((x, other) if made == "forward" else (other, x)), fit.direction)
 
     def drift(self, direction: Direction) -> Drift:
