@@ -14,7 +14,7 @@ from i2sb_rt.engines import Engine, open_engine
 from i2sb_rt.engines.native import openvino_library
 from i2sb_rt.errors import ModelFileError, UsageError, from_core
 from i2sb_rt.model_file import ModelInfo
-from i2sb_rt.parallel import in_order
+from i2sb_rt.parallel import cores, default_jobs, in_order
 from i2sb_rt.plan import Plan
 from i2sb_rt.sampling import Seeds, seed_list
 
@@ -31,56 +31,57 @@ def load_transport(
     engine: str = "auto",
     threads: int | None = None,
     precision: str = "auto",
-    jobs: int = 1,
+    states: int = 1,
 ) -> Transport:
     """Load one direction of a diffusion Schrodinger bridge.
 
     name_or_path: NAME-forward.onnx or NAME-backward.onnx, or the NAME that both begin with. direction: "forward", from
-    the data, or "backward"; None is that of the file. engine, threads, precision: as for `load`. jobs: batches of the
-    model's size at work at once; more carry many points sooner, one carries few of them sooner. Raises ModelFileError
-    for a file that is missing or no such model, DeviceError, and UsageError for values that are none of these.
+    the data, or "backward"; None is that of the file. engine, threads, precision: as for `load`. states: how many a
+    call will carry, so that as many batches of them are at work at once as pays; it may carry more. Raises
+    ModelFileError for a file that is missing or no such model, DeviceError, and UsageError for values that are none of
+    these.
     """
     if direction not in (None, *DIRECTIONS):
         raise UsageError(f"direction is forward or backward, not {direction!r}")
-    path = file_of(Path(name_or_path), direction)
-    with from_core():
-        model = _core.Model(str(path))
-    info = ModelInfo.from_metadata(model.metadata, str(path))
+    path, model, info = find_transport(Path(name_or_path), direction)
     if info.holds_points and engine == "auto":
         engine = "native" if openvino_library() else "torch"
+    jobs = default_jobs(math.ceil(states / info.batch), threads or cores())
     return Transport(path, info, model, open_engine(path, model, engine, threads, precision, jobs), jobs)
 
 
-def file_of(path: Path, direction: str | None) -> Path:
-    """Return the file of a direction of a bridge, given it, that of the other direction, or what their names share.
+def find_transport(path: Path, direction: str | None) -> tuple[Path, _core.Model, ModelInfo]:
+    """Open the file of a direction of a bridge, given it, that of the other direction, or what their names share.
 
     Raises ModelFileError where there is none, or it is not a diffusion Schrodinger bridge.
     """
-    wanted = direction or "forward"
     if not path.name:
         raise ModelFileError(f"{path} names no model file")
     if not path.is_file() and path.suffix != ".onnx" and str(path) not in models.names():
-        path = path.with_name(f"{path.name}-{wanted}.onnx")
+        path = path.with_name(f"{path.name}-{direction or 'forward'}.onnx")
     path = models.find(path)
     if path.suffix != ".onnx":
         raise ModelFileError(f"{path}: bridges run from .onnx files; `i2sb-rt export` makes one of it")
-    found = _direction(path)
+    model, info = _opened(path)
+    found = info.direction
     if direction is None or found == direction:
-        return path
+        return path, model, info
     twin = path.with_name(f"{path.stem.removesuffix(f'-{found}')}-{direction}.onnx")
     if not twin.is_file():
         raise ModelFileError(f"{path} runs {found}; its twin {twin}, which runs {direction}, is not there")
-    if _direction(twin) != direction:
+    model, info = _opened(twin)
+    if info.direction != direction:
         raise ModelFileError(f"{twin} does not run {direction}, as its name says")
-    return twin
+    return twin, model, info
 
 
-def _direction(path: Path) -> str:
+def _opened(path: Path) -> tuple[_core.Model, ModelInfo]:
     with from_core():
-        info = ModelInfo.from_metadata(_core.Model(str(path)).metadata, str(path))
+        model = _core.Model(str(path))
+    info = ModelInfo.from_metadata(model.metadata, str(path))
     if not info.is_dsb:
         raise ModelFileError(f"{path}: {info.name} is no diffusion Schrodinger bridge; `restore` runs it")
-    return info.direction
+    return model, info
 
 
 class Transport:

@@ -186,16 +186,18 @@ def _cases(info: ModelInfo) -> Iterator[_Case]:
     draw = np.random.default_rng(0)
     side = 1 if info.holds_points else -(-max(info.minimum, 32) // info.multiple) * info.multiple
     step = 0 if info.minimum == info.tile or info.holds_points else info.multiple
+    plan = None
+    if info.is_dsb:
+        fewest = min(info.nfe, _CALLS[1]) if info.prediction in ("drift", "noise") else None
+        plan = Plan.dsb(info.gammas, info.direction, fewest, info.prediction)
     for batch, height, width in ((1, side, side), (2, side, side + step), (3, side + 2 * step, side)):
         x = draw.standard_normal((batch, info.channels, height, width), dtype=np.float32)
-        t = draw.uniform(0, 1000) if info.is_dsb else draw.uniform(info.t0, info.T) * info.interval
+        t = draw.choice(plan.rows[:, 0]) if plan else draw.uniform(info.t0, info.T) * info.interval
         row = np.array([[t, 0, 1, 0, 1, 0, 0, 0, 0, 0]], np.float32)  # p = 0, q = 1, b = 1: the output itself
         more = info.in_channels - info.channels
         cond = draw.standard_normal((batch, more, height, width), dtype=np.float32) if more else None
         yield _Case("network", row, x, cond, clip=False)
-    if info.is_dsb:
-        calls = min(info.nfe, _CALLS[1]) if info.prediction in ("drift", "noise") else None
-        plan = Plan.dsb(info.gammas, info.direction, calls, info.prediction)
+    if plan:
         x = draw.standard_normal((3, info.channels, side, side), dtype=np.float32)
         yield _Case("transport", plan.rows, x, None, clip=False)
     else:

@@ -20,10 +20,8 @@ from i2sb_rt.cli.report import printable
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.errors import CancelledError, ImageBrokenError, ImageMissingError, UsageError
 from i2sb_rt.image import MAX_PIXELS, Picture, encode, format_of, write_bytes
-from i2sb_rt.model_file import read_info
-from i2sb_rt.parallel import cores, default_jobs
 from i2sb_rt.sampling import seed_list
-from i2sb_rt.transport import Transport, file_of, load_transport
+from i2sb_rt.transport import Transport, find_transport, load_transport
 
 if TYPE_CHECKING:
     from i2sb_rt._core import Observer
@@ -67,7 +65,7 @@ def run_translate(options: argparse.Namespace) -> int:
     inputs = [*options.inputs, *options.input]
     if not any(_is_array(Path(text)) for text in inputs):
         # An image is carried as it is restored: any size, in tiles, grey or colour, each file failing on its own.
-        options.model = str(file_of(Path(options.model), direction))
+        options.model = str(find_transport(Path(options.model), direction)[0])
         unset = {"sampler": None, "eta": None, "mask": None, "mask_invert": False, "compare": None, "profile": None}
         return restore_run.run(argparse.Namespace(**{**vars(options), **unset}))
     return _translate_points(options, inputs, direction)
@@ -104,12 +102,8 @@ def _translate_points(options: argparse.Namespace, inputs: list[str], direction:
     return stoppable(work, options.max_pixels)
 
 
-def _loaded(options: argparse.Namespace, direction: str, count: int) -> Transport:
-    """Load a direction with as many jobs as so many states keep busy."""
-    path = file_of(Path(options.model), direction)
-    threads = options.threads or cores()
-    jobs = default_jobs(math.ceil(count / read_info(path).batch), threads)
-    return load_transport(path, direction, options.engine, options.threads, options.precision, jobs)
+def _loaded(options: argparse.Namespace, direction: str, states: int) -> Transport:
+    return load_transport(options.model, direction, options.engine, options.threads, options.precision, states)
 
 
 def grid(states: F32) -> NDArray[np.uint8]:

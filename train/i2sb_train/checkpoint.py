@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,14 +90,7 @@ def load_state(path: Path, state: State, recipe: Recipe) -> None:
 
     Raises CheckpointError, naming the file and what does not fit.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}).", damaged=True) from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a training checkpoint of this program.")
+    metadata, tensors = read(path, FORMAT)
     before, now = json.loads(metadata["recipe"]), dataclasses.asdict(recipe)
     missing = {"network": {}, "bridge": dataclasses.asdict(Bridge())}  # what a checkpoint from before a key meant
     for table, meant in missing.items():
@@ -118,6 +112,33 @@ def load_state(path: Path, state: State, recipe: Recipe) -> None:
     if scaler and state.scaler.is_enabled():
         state.scaler.load_state_dict(scaler)
     state.step = step
+
+
+def read(path: Path, wanted: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Read metadata and tensors of a checkpoint. Raises CheckpointError where it is damaged or of another format."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error}).", damaged=True) from error
+    if metadata.get("format") != wanted:
+        raise CheckpointError(f"{path}: not a training checkpoint of this kind.")
+    return metadata, tensors
+
+
+def load_last(paths: Sequence[Path], load: Callable[[Path], None]) -> bool:
+    """Load the last checkpoint that is not damaged; False where there are none. Raises CheckpointError."""
+    for path in reversed(paths):
+        try:
+            load(path)
+        except CheckpointError as error:
+            if path == paths[0] or not error.damaged:
+                raise
+            print(f"{error} Going on from the one before.")
+        else:
+            return True
+    return False
 
 
 def share_state(state: State, processes: Processes) -> None:

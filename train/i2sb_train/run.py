@@ -18,7 +18,6 @@ from i2sb_rt.conversion.convert import INITIALISATION, Request, convert
 from i2sb_rt.errors import ModelFileError, UsageError
 from i2sb_rt.model_file import ModelInfo, load_weights, read_info, save_safetensors
 from i2sb_train import checkpoint
-from i2sb_train.checkpoint import CheckpointError
 from i2sb_train.loop import Pictures, Trainer
 from i2sb_train.probe import probe
 from i2sb_train.processes import Processes, processes
@@ -124,18 +123,9 @@ def begin(trainer: Trainer, starts: list[Path], init: Path | None) -> int:
 
     Checkpoints in the trainer's folder that lie beyond are set aside.
     """
-    for path in reversed(starts):
-        try:
-            checkpoint.load_state(path, trainer.state, trainer.recipe)
-        except CheckpointError as error:
-            if path == starts[0] or not error.damaged:
-                raise
-            print(f"{error} Going on from the one before.")
-        else:
-            break
-    else:
-        if init is not None:
-            initialise(trainer, init)
+    loaded = checkpoint.load_last(starts, lambda path: checkpoint.load_state(path, trainer.state, trainer.recipe))
+    if not loaded and init is not None:
+        initialise(trainer, init)
     checkpoint.set_aside(trainer.folder, trainer.state.step)
     return trainer.state.step
 

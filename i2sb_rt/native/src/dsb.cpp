@@ -15,6 +15,9 @@ namespace {
 
 constexpr double TIME_SCALE = 1000;  // the network's time at the end of the bridge: sinusoids are made for such times
 
+constexpr int MOST_GAMMAS = 1000000;
+bool is_gamma(double value) { return value >= 1e-12 && value <= 1e12; }
+
 struct Bridge {
   std::vector<double> gammas;  // from the data onwards
   bool backward;
@@ -100,8 +103,6 @@ Bridge complete(const i2sb_plan_params& p) {
 }
 
 }  // namespace
-
-bool is_gamma(double value) { return value >= 1e-12 && value <= 1e12; }
 
 std::vector<double> parse_gammas(std::string_view text) {
   std::vector<double> gammas;

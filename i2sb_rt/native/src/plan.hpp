@@ -30,8 +30,6 @@ NamedPlan named_plan(const i2sb_plan_params& params);
 // That of the sampler dsb (arXiv 2106.01357).
 NamedPlan dsb_plan(const i2sb_plan_params& params);
 
-constexpr int MOST_GAMMAS = 1000000;
-bool is_gamma(double value);
 // Decimals separated by commas; nothing where they are no gammas.
 std::vector<double> parse_gammas(std::string_view text);
 

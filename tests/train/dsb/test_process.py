@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from gaussian_bridge import divergence
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -93,3 +94,22 @@ def test_the_chain_has_the_steps_of_a_plan() -> None:
         assert torch.equal(process.end(lambda x, _: torch.zeros_like(x), x, direction, generator), states[-1])
     moved = process.simulate(lambda x, state: torch.full_like(x, state), x, "backward", torch.Generator())
     assert float((moved[1] - x).mean()) == pytest.approx(3 * 0.3, abs=0.02)
+
+
+def test_twenty_even_steps_cost_eight_times_what_the_cosine_grid_does() -> None:
+    """The exact drift between unit Gaussians, sigma 1: KL of the chain's coupling, by its moments, to the exact one."""
+
+    def cost(gammas: list[float]) -> float:
+        c = (5**0.5 - 1) / 2
+        s = np.concatenate([[0], np.cumsum(gammas)]) / sum(gammas)
+        gain, variance = 1.0, 0.0  # of the state given the start
+        for k, gamma in enumerate(gammas):
+            v = (1 - s[k]) ** 2 + s[k] ** 2 + s[k] * (1 - s[k]) * (2 * c + 1)
+            slope = 1 + gamma * 2 * (s[k] * -c - (1 - s[k]) * (1 - c)) / v
+            gain, variance = gain * slope, variance * slope**2 + (2 * gamma if k + 1 < len(gammas) else 0)
+        found = np.array([[1, gain], [gain, gain**2 + variance]])
+        return divergence(np.zeros(2), found, np.zeros(2), np.array([[1, c], [c, 1]]))
+
+    even, cosine = (cost(Bridge(grid=grid, ratio=1.0).gammas()) for grid in ("linear", "cosine"))
+    assert 5 * cosine == pytest.approx(5.2e-4, rel=0.1)  # in five dimensions
+    assert even / cosine == pytest.approx(8, abs=1)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from i2sb_rt.model_file import replacing
-from i2sb_train.checkpoint import MOMENTS, UNFINISHED, CheckpointError, take
+from i2sb_train.checkpoint import MOMENTS, UNFINISHED, CheckpointError, read, take
 from i2sb_train.dsb.recipe import DsbRecipe
 
 if TYPE_CHECKING:
@@ -46,14 +45,7 @@ def save_state(path: Path, fit: Fit, recipe: DsbRecipe) -> None:
 
 def load_state(path: Path, fit: Fit, recipe: DsbRecipe) -> None:
     """Fill a state from a checkpoint of the same networks, ends and bridge. Raises CheckpointError."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}).", damaged=True) from error
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of a diffusion Schrodinger bridge.")
+    metadata, tensors = read(path, FORMAT)
     before, now = json.loads(metadata["recipe"]), json.loads(json.dumps(dataclasses.asdict(recipe)))
     for table in _FIXED:
         if before[table] != now[table]:

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from i2sb_rt import Plan
 
 Direction = Literal["forward", "backward"]
 DIRECTIONS: Final[tuple[Direction, ...]] = ("backward", "forward")  # in the order of the halves
 Drift = Callable[[Tensor, int], Tensor]
 """x [B, ...] and the number of the state it is in to the drift of the step that leaves it."""
-
-TIME_SCALE = 1000.0
-"""The network's time at the end of the bridge, as the native core's plans have it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class Process:
         self.gammas = torch.tensor(gammas, dtype=torch.float64, device=device)
         self.times = torch.cat([self.gammas.new_zeros(1), self.gammas.cumsum(0)])
         self.horizon = float(self.times[-1])
-        self.network_times = (TIME_SCALE * self.times / self.times[-1]).float()
+        # The states' times as plans tell them to the network: forward from all but the last, backward from that.
+        told = [Plan.dsb(gammas, "forward").rows[:, 0], Plan.dsb(gammas, "backward").rows[:1, 0]]
+        self.network_times = torch.from_numpy(np.concatenate(told)).to(device)
 
     def __len__(self) -> int:
         return len(self.gammas)

@@ -143,6 +143,13 @@ class DsbRecipe:
         return shape_of(self.start, self.network)
 
     @property
+    def whole_network(self) -> dict[str, Any]:
+        """The network as model files tell it: an MLP with the dim that the states have."""
+        if "mlp" not in self.network:
+            return self.network
+        return {"mlp": {**self.network["mlp"], "dim": self.shape[0]}}
+
+    @property
     def shown(self) -> tuple[int, int, int]:
         """The shape in which a state is drawn: digits are images also where a network takes them for points."""
         return (1, 8, 8) if self.start.kind == "digits" else self.shape

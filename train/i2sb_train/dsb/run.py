@@ -15,7 +15,6 @@ from i2sb_rt.errors import ModelFileError, UsageError
 from i2sb_rt.model_file import ModelInfo, replacing, save_safetensors
 from i2sb_rt.parallel import cores
 from i2sb_train import checkpoint
-from i2sb_train.checkpoint import CheckpointError
 from i2sb_train.dsb.checkpoint import load_state
 from i2sb_train.dsb.data import Ends
 from i2sb_train.dsb.measures import cbw2_uvp, path_divergence, sinkhorn_cost, sliced_wasserstein, transport_cost
@@ -55,15 +54,7 @@ def _begin(fitter: Fitter, resume: str | None) -> None:
     found = checkpoint.checkpoints(fitter.folder) if resume in (None, "auto") else [Path(resume)]
     if found and resume is None:
         raise UsageError(f"{fitter.folder}: already holds checkpoints; give --resume to go on, or another --out.")
-    for path in reversed(found):
-        try:
-            load_state(path, fitter.fit, fitter.recipe)
-        except CheckpointError as error:
-            if path == found[0] or not error.damaged:
-                raise
-            print(f"{error} Going on from the one before.")
-        else:
-            break
+    checkpoint.load_last(found, lambda path: load_state(path, fitter.fit, fitter.recipe))
     checkpoint.set_aside(fitter.folder, fitter.fit.total)
     _forget_measures(fitter.folder / MEASURES, fitter.fit.half)
 
@@ -146,7 +137,7 @@ def measured(fitter: Fitter, direction: Direction) -> dict[str, float]:
     plan = fitter.ends.plan
     if plan is not None and direction == "forward":
         points, draws = fitter.drawn("start", min(300, count), 3), 300
-        ended = fitter.simulate("forward", points.repeat_interleave(draws, 0), 1)[-1]
+        ended = fitter.carried("forward", points.repeat_interleave(draws, 0), 1)
         coupled = ended.flatten(1).double().cpu().numpy().reshape(len(points), draws, -1)
         found["cbw2_uvp"] = cbw2_uvp(plan, points.flatten(1).double().cpu().numpy(), coupled)
     return found
@@ -173,9 +164,9 @@ def model_info(recipe: DsbRecipe, direction: Direction) -> ModelInfo:
     """Say what a model file of a recipe says of itself; UsageError names a key that cannot be."""
     model, (channels, height, _) = recipe.model, recipe.shape
     if "mlp" in recipe.network:
-        network, multiple, minimum, tile = {"mlp": {**recipe.network["mlp"], "dim": channels}}, 1, 1, 16
+        multiple, minimum, tile = 1, 1, 16
     else:
-        network, multiple, minimum = recipe.network, network_multiple(recipe.network), height
+        multiple, minimum = network_multiple(recipe.network), height
         grain = math.lcm(multiple, 16)
         tile = -(-height // grain) * grain
     try:
@@ -183,7 +174,7 @@ def model_info(recipe: DsbRecipe, direction: Direction) -> ModelInfo:
             name=model.name, task="dsb", license=model.license, trained_on=model.trained_on, sampler="dsb",
             nfe=model.nfe or recipe.bridge.steps, prediction=recipe.bridge.prediction, batch=model.batch,
             gammas=tuple(recipe.bridge.gammas()), direction=direction, prior=recipe.prior, channels=channels,
-            multiple=multiple, minimum=minimum, tile=tile, overlap=0, network=network,
+            multiple=multiple, minimum=minimum, tile=tile, overlap=0, network=recipe.whole_network,
         )  # fmt: skip
     except ModelFileError as error:
         raise UsageError(f"[model] cannot be written to a model file: {error}") from error

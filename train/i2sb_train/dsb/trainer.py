@@ -189,6 +189,11 @@ class Fitter:
         generator = torch.Generator(self.device).manual_seed(seed)
         return self.process.simulate(self.drift(direction), x, direction, generator)
 
+    def carried(self, direction: Direction, x: Tensor, seed: int) -> Tensor:
+        """Return the last state of `simulate`, without the memory of the others."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return self.process.end(self.drift(direction), x, direction, generator)
+
     def drawn(self, end: str, count: int, seed: int, held_out: bool = False) -> Tensor:
         """Draw states of an end that no training step has seen, [count, C, H, W]."""
         return torch.from_numpy(self.ends.draw(end, count, [self.recipe.train.seed, _SHOWN, seed], held_out)).to(
@@ -203,11 +208,8 @@ class Fitter:
         return torch.Generator(self.device).manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
 
     def _new_side(self, direction: Direction, half: int) -> Side:
-        config = self.recipe.network
-        if "mlp" in config:
-            config = {"mlp": {**config["mlp"], "dim": self.recipe.shape[0]}}
         seed = np.random.SeedSequence([self.recipe.train.seed, _INIT, half, direction == "forward"]).generate_state(1)
-        return Side.new(config, int(seed[0]), self.device)
+        return Side.new(self.recipe.whole_network, int(seed[0]), self.device)
 
     def _new_optimizer(self, side: Side) -> torch.optim.Adam:
         return torch.optim.Adam(side.network.parameters(), self.recipe.train.lr, betas=(0.9, 0.99), fused=True)
