@@ -60,9 +60,15 @@ def test_transport(beside: Any, benchmark: Any, model: Path, count: int) -> None
     silent = np.zeros((STEPS - 1, count, 2, 1, 1), np.float32)
     still = _core.sample(transport.engine.core, rows, x[..., None, None], draws=silent, network_batch=BATCH)
     error = float(np.abs(still[..., 0, 0] - eager(0.0).numpy()).max())
-    same = np.abs(transport.translate(x) - load_transport(model, engine="torch").translate(x)).max()
+    in_torch = load_transport(model, engine="torch", states=count)
+    same = np.abs(transport.translate(x) - in_torch.translate(x)).max()
     assert max(error, float(same)) < 1e-4, f"not timed: the points differ by {error:.1e} and {same:.1e}"
     benchmark.extra_info |= {"error": max(error, float(same))}
-    # As published code calls its network, with a time for each point; and with one for all, as the native engine does.
-    baselines = {"PyTorch fp32": eager, "PyTorch fp32, one time": lambda: eager(times=1)}
+    # As published code calls its network, with a time for each point; with one for all, as the native engine does; and
+    # the same exported file by the engine `torch`.
+    baselines = {
+        "PyTorch fp32": eager,
+        "PyTorch fp32, one time": lambda: eager(times=1),
+        "engine torch": lambda: in_torch.translate(x),
+    }
     beside(lambda: transport.translate(x), baselines, budget=30.0)

@@ -75,6 +75,11 @@ def test_folders_of_pictures(make_dsb: MakeDsb, tmp_path: Path) -> None:
     ends = Ends(recipe, [tmp_path])
     assert ends.draw("start", 7, [0]).shape == (7, 1, 8, 8)
     assert len({row.tobytes() for row in ends.draw("start", 4, [0])}) == 4
+    for k, colour in enumerate(("black", "white")):
+        Image.new("RGB", (9, 9), colour).save(tmp_path / f"{k}.png")
+        (tmp_path / f"{k + 2}.png").unlink()
+    (tmp_path / "4.png").unlink()
+    assert {float(state.mean()) for state in Ends(recipe, [tmp_path]).draw("start", 9, [0])} <= {-1.0, 1.0}
     (tmp_path / "one").mkdir()
     Image.new("RGB", (9, 9)).save(tmp_path / "one" / "a.png")
     with pytest.raises(UsageError, match="holds 1 picture"):

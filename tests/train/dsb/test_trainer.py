@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from i2sb_rt.cli import main
 from i2sb_rt.model_file import load_weights, read_info
@@ -20,6 +21,7 @@ from i2sb_train import checkpoint
 from i2sb_train.checkpoint import CheckpointError
 from i2sb_train.dsb.checkpoint import load_state
 from i2sb_train.dsb.data import Ends
+from i2sb_train.dsb.process import Direction, Drift
 from i2sb_train.dsb.recipe import DsbRecipe, Validation, dsb_rules
 from i2sb_train.dsb.run import measured
 from i2sb_train.dsb.trainer import Fitter
@@ -228,6 +230,31 @@ def test_a_signal_ends_it_with_a_checkpoint(
     assert len(taken) == 20
     measures = (tmp_path / "out" / "measures.jsonl").read_text().splitlines()
     assert [json.loads(line)["half"] for line in measures] == [1, 2, 3, 4]
+
+
+def test_a_signal_ends_the_making_of_a_cache(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    simulated, asked = Fitter.drift, []
+
+    def stopped(self: Fitter, direction: Direction) -> Drift:
+        drift = simulated(self, direction)
+
+        def asks(x: Tensor, state: int) -> Tensor:
+            asked.append(state)
+            if self.fit.half == 1 and self.fit.step == 0 and state == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return drift(x, state)
+
+        return asks
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitter, "drift", stopped)
+        assert train(tmp_path) == 130
+    assert asked[-1] == 2
+    assert "stopped after step 5; --resume goes on from there." in capfd.readouterr().out
+    assert train(tmp_path, "--resume", "auto") == 0
 
 
 def test_what_is_wrong_with_a_recipe_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from i2sb_rt.errors import UsageError
-from i2sb_rt.image import files_of, read
+from i2sb_rt.image import U8, files_of, read
 from i2sb_train.dsb.known_plan import KnownPlan, Mixture
 from i2sb_train.dsb.recipe import PLANAR, DsbRecipe, End, shape_of
 
@@ -58,8 +58,8 @@ class Ends:
             plan, start = self.plan, self._draws["start"]
             assert plan is not None
             return lambda count, draw, held: plan.sample(start(count, draw, held), draw)
-        shape = shape_of(end, recipe.network)
-        kept, held = split(digits() if end.kind == "digits" else pictures(folder, shape), end.holdout)
+        values = digits() if end.kind == "digits" else pictures(folder, shape_of(end, recipe.network))
+        kept, held = split(values, end.holdout)
         return lambda count, draw, held_out: _chosen(held if held_out else kept, count, draw)
 
 
@@ -119,8 +119,8 @@ def digits() -> F32:
     return found
 
 
-def pictures(folder: Path, shape: tuple[int, int, int]) -> F32:
-    """Return the middle squares of a folder's pictures as values in [-1, 1], [n, C, H, W]."""
+def pictures(folder: Path, shape: tuple[int, int, int]) -> U8:
+    """Return the middle squares of a folder's pictures, uint8 [n, C, H, W]."""
     from PIL import Image
 
     channels, side = shape[0], shape[1]
@@ -130,20 +130,21 @@ def pictures(folder: Path, shape: tuple[int, int, int]) -> F32:
         least = min(whole.size)
         left, top = (whole.width - least) // 2, (whole.height - least) // 2
         square = whole.resize((side, side), Image.Resampling.BOX, (left, top, left + least, top + least))
-        found.append(np.asarray(square, np.float32).reshape(side, side, channels).transpose(2, 0, 1) / 127.5 - 1)
+        found.append(np.asarray(square).reshape(side, side, channels).transpose(2, 0, 1))
     if len(found) < 2:
         raise UsageError(f"{folder}: holds {len(found)} pictures; a bridge needs at least 2 of them.")
     return np.stack(found)
 
 
-def split(values: F32, holdout: float) -> tuple[F32, F32]:
+def split(values: NDArray[Any], holdout: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """Split a finite set into those to train on and those held out, at least one each, always the same ones."""
     order = np.random.default_rng(0).permutation(len(values))
     held = min(max(1, round(holdout * len(values))), len(values) - 1)
     return values[np.sort(order[held:])], values[np.sort(order[:held])]
 
 
-def _chosen(values: F32, count: int, draw: Random) -> F32:
-    """Choose states, none twice before all have been chosen."""
+def _chosen(values: NDArray[Any], count: int, draw: Random) -> NDArray[Any]:
+    """Choose states, none twice before all have been chosen; bytes are scaled to [-1, 1]."""
     rounds = [draw.permutation(len(values)) for _ in range(-(-count // len(values)))]
-    return values[np.concatenate(rounds)[:count]]
+    found = values[np.concatenate(rounds)[:count]]
+    return found / np.float32(127.5) - 1 if found.dtype == np.uint8 else found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from i2sb_train.progress import Progress
 # What is drawn, so that no two draws of a run share a seed.
 _INIT, _START, _NOISE, _BATCH, _SHOWN = range(5)
 _CHUNK = 1 << 22  # values of states that a network is asked for at once when trajectories are made
+
+
+class _StoppedError(Exception):
+    """A signal came while a network was asked for trajectories."""
 
 
 @dataclass
@@ -101,7 +106,7 @@ class Fitter:
         """
         fit, train, saved = self.fit, self.recipe.train, time.monotonic()
         steps, recent = self.recipe.steps_of(fit.half), []
-        with stop_on_signals(self._signal):
+        with stop_on_signals(self._signal), suppress(_StoppedError):
             while fit.step < steps and not self._stopping:
                 recent.append(self.step())
                 progress.step(fit.total, recent[-1])
@@ -176,6 +181,8 @@ class Fitter:
         network, kind = self.fit.sides[direction].ema, self.recipe.bridge.prediction
 
         def drift(x: Tensor, state: int) -> Tensor:
+            if self._stopping:  # a cache of images takes minutes; it is made anew when the run goes on
+                raise _StoppedError
             t = self.process.network_times[state]
             chunk = max(1, _CHUNK // x[0].numel())
             with torch.no_grad():
