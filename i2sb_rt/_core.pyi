@@ -127,6 +127,7 @@ def restore(
     seed: int = 0,
     tile: int = -1,
     overlap: int = -1,
+    ensemble: int = 1,
     threads: int = 0,
     observer: Observer | None = None,
 ) -> U8:

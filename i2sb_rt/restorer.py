@@ -21,6 +21,7 @@ from i2sb_rt.sampling import Seeds, seed_list
 
 ImageLike = NDArray[Any] | Image.Image
 
+ENSEMBLES: Final = (1, 2, 4, 8)
 # Of all images at work at once in one restorer: about 4 GB for the states of the loop.
 PIXELS_AT_WORK: Final = 64_000_000
 
@@ -107,6 +108,7 @@ class Restorer:
         overlap: int | None = None,
         threads: int | None = None,
         observer: _core.Observer | None = None,
+        ensemble: int = 1,
     ) -> Any:
         """Restore one image or a list of them; each comes back as what it was given as.
 
@@ -115,7 +117,9 @@ class Restorer:
         own. eta: fresh noise on the way, 0 .. 1, for dbim1 (None is 0) and i3sb (0.6).
         seed: 0 .. 2^64 - 1, for every image, or one each. mask: [H, W] of the image's size, 1, True or 255 = hole, for
         every image, or a list of one each; a model that fills holes needs it. tile: "auto", 0 (the whole image at once)
-        or the side of a tile; overlap of tiles, None for the model's own. threads: for the work around the network,
+        or the side of a tile; overlap of tiles, None for the model's own. ensemble: 1, or 2, 4 or 8: the mean of so
+        many restorations, of the image as it is and mirrored (2), upside down (4), and turned (8), which is truer and
+        takes as many times as long (arXiv 1707.02921, section 3.4). threads: for the work around the network,
         None for those of one job.
         observer: called after each piece of work with (phase, row, rows, tile, tiles, begin_ns, end_ns), by several
         threads where there are several jobs; true stops.
@@ -130,7 +134,8 @@ class Restorer:
 
         def one(task: tuple[ImageLike, int, Any]) -> ImageLike:
             image, one_seed, one_mask = task
-            out = self.restore_picture(_picture(image), plan, one_seed, one_mask, tile, overlap, threads, observer)
+            picture = _picture(image)
+            out = self.restore_picture(picture, plan, one_seed, one_mask, tile, overlap, threads, observer, ensemble)
             return _as_given(out, image)
 
         tasks = zip(given, seed_list(seed, len(given)), masks, strict=True)
@@ -162,6 +167,7 @@ class Restorer:
         overlap: int | None = None,
         threads: int | None = None,
         observer: _core.Observer | None = None,
+        ensemble: int = 1,
     ) -> Picture:
         """Restore a picture by a plan; the arguments and errors are those of `restore`."""
         grey = picture.colour.ndim == 2
@@ -181,6 +187,7 @@ class Restorer:
                 seed=self.info.noise_seed(seed),
                 tile=side,
                 overlap=shared,
+                ensemble=_passes(ensemble),
                 threads=threads or self._threads,
                 observer=observer,
             )
@@ -201,6 +208,12 @@ def _tiling(tile: str | int, overlap: int | None) -> tuple[int, int]:
     if overlap is not None and overlap < 0:
         raise UsageError(f"overlap is 0 or more pixels, not {overlap}")
     return -1 if isinstance(tile, str) else tile, -1 if overlap is None else overlap
+
+
+def _passes(ensemble: int) -> int:
+    if ensemble not in ENSEMBLES:
+        raise UsageError(f"ensemble is {', '.join(map(str, ENSEMBLES[:-1]))} or {ENSEMBLES[-1]}, not {ensemble!r}")
+    return int(ensemble)
 
 
 def _enlarged(alpha: U8 | None, factor: int) -> U8 | None:

@@ -14,6 +14,12 @@ def add_images(parser: Any) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="PATH", help="a file, a folder, or - for stdout")
 
 
+def add_ensemble(parser: Any) -> None:
+    """Add how many copies of an image are restored: ensemble."""
+    text = "mean over so many copies of the image, mirrored and turned: truer, as many times as long (default: 1)"
+    parser.add_argument("--ensemble", type=int, choices=(1, 2, 4, 8), default=1, help=text)
+
+
 def add_speed(parser: Any) -> None:
     """Add a group with how the network is run: tile, tile_overlap, threads, jobs, engine, precision."""
     speed = parser.add_argument_group("size and speed")

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import Any
 
-from i2sb_rt.cli.arguments import add_speed
+from i2sb_rt.cli.arguments import add_ensemble, add_speed
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
     _add_list(parser, "--nfe", _counts, "N[,N...]", "network calls a picture (default: the model's own)")
     _add_list(parser, "--sampler", _words, "NAME[,NAME...]", "as for restore (default: the model's own)")
     parser.add_argument("--eta", type=float, metavar="X", help="fresh noise, 0 .. 1: dbim1 (default 0), i3sb (0.6)")
+    add_ensemble(parser)
     metrics = "psnr, ssim, sharpness, lpips, fid, kid (default: psnr,ssim)"
     _add_list(parser, "--metrics", _words, "M[,M...]", metrics)
     parser.add_argument(

@@ -149,6 +149,7 @@ class _Run(ImageRun):
             "model_sha256": file_sha256(restorer.path),
             "seed": self.options.seed,
             "eta": self.options.eta,
+            "ensemble": self.options.ensemble,
             "precision": restorer.precision,
             "engine": restorer.engine_name,
         }
@@ -212,6 +213,7 @@ class _Run(ImageRun):
                 tile=self.options.tile,
                 overlap=self.options.tile_overlap,
                 threads=self.options.threads,
+                ensemble=self.options.ensemble,
                 observer=self._observer(job, number, way),
             )
             self._save(restored, job, operator.name, f"{sampler}-{nfe}")

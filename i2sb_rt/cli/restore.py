@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from i2sb_rt.cli.arguments import add_files, add_images, add_speed
+from i2sb_rt.cli.arguments import add_ensemble, add_files, add_images, add_speed
 
 
 def add_parser(subparsers: Any) -> None:
@@ -19,6 +19,7 @@ def add_parser(subparsers: Any) -> None:
         "--sampler", metavar="NAME", help="sde, ode, dbim1, dbim2, dbim3 or i3sb (default: the model's own)"
     )
     parser.add_argument("--eta", type=float, metavar="X", help="fresh noise, 0 .. 1: dbim1 (default 0), i3sb (0.6)")
+    add_ensemble(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every image's noise (default: 0)")
     holes = parser.add_argument_group("inpainting")
     holes.add_argument("--mask", metavar="FILE|DIR", help="a mask, or a folder of one an image; white is the hole")

@@ -89,6 +89,7 @@ class _Run(ImageRun):
             "model": restorer.info.name,
             "nfe": self.plan.nfe,
             "sampler": sampler,
+            "ensemble": options.ensemble,
             "seed": options.seed,
             "precision": restorer.precision,
             "engine": restorer.engine_name,
@@ -113,6 +114,7 @@ class _Run(ImageRun):
                 tile=options.tile,
                 overlap=options.tile_overlap,
                 threads=options.threads,
+                ensemble=options.ensemble,
                 observer=self._observer(job, timeline),
             )
             with timeline.span("encode"):
@@ -153,9 +155,10 @@ class _Run(ImageRun):
 
     def _compare(self, before: Picture, after: Picture, job: Job) -> None:
         facts = self.facts
+        nfe = f"{facts['nfe']}" if facts["ensemble"] == 1 else f"{facts['nfe']} x {facts['ensemble']}"
         labels = (
             f"before: {Path(job.source_name).name}",
-            f"after: {facts['model']}, NFE {facts['nfe']}, {facts['sampler']}",
+            f"after: {facts['model']}, NFE {nfe}, {facts['sampler']}",
         )
         write(compare(before, after, labels), Path(self.options.compare))
 

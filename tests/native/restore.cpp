@@ -1,5 +1,6 @@
 // Image in, image out, with the host's own engine: every way that pixels can lie in memory, and every way to load.
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <fstream>
 #include <string>
@@ -111,6 +112,51 @@ void check_channels(const i2sb_rt::Session& session, int type) {
           0.299 * alike.level(y, 3 * x) + 0.587 * alike.level(y, 3 * x + 1) + 0.114 * alike.level(y, 3 * x + 2);
       CHECK(std::abs(grey.level(y, x) - luma) < (type == I2SB_U8 ? 0.51 : 1e-3));
     }
+}
+
+// More copies give another mean; what is known stays as it is; other numbers of them are refused.
+void check_ensemble(const i2sb_rt::Session& session, int channels, bool masked) {
+  Canvas from(WIDTH, HEIGHT, channels, I2SB_F32), hole(WIDTH, HEIGHT, 1, I2SB_U8);
+  paint(from);
+  paint_hole(hole);
+  std::vector<std::vector<unsigned char>> results;
+  for (const int ensemble : {0, 1, 2, 4, 8}) {
+    Canvas to(WIDTH, HEIGHT, channels, I2SB_F32);
+    i2sb_restore_params params = i2sb_rt::restore_params();
+    params.mask = masked ? &hole.image : nullptr;
+    params.seed = 7;
+    params.ensemble = ensemble;
+    session.restore(from.image, to.image, params);
+    to.check_guards();
+    results.push_back(to.pixels());
+    for (int y = 0; masked && y < HEIGHT; ++y)
+      for (int x = 0; x < WIDTH; ++x) CHECK(in_hole(y, x) || to.level(y, x * channels) == from.level(y, x * channels));
+  }
+  CHECK(results[0] == results[1]);
+  CHECK(results[1] != results[2] && results[2] != results[3] && results[3] != results[4]);
+  for (const int ensemble : {-1, 3, 5, 16}) {
+    Canvas to(WIDTH, HEIGHT, channels, I2SB_F32);
+    i2sb_restore_params params = i2sb_rt::restore_params();
+    params.image = &from.image;
+    params.out = &to.image;
+    params.mask = masked ? &hole.image : nullptr;
+    params.ensemble = ensemble;
+    REFUSED(I2SB_ERROR_ARGUMENT, i2sb_restore(session.get(), &params));
+  }
+}
+
+// A program that was built before there were ensembles.
+void an_older_struct_is_taken(const i2sb_rt::Session& session) {
+  Canvas from(WIDTH, HEIGHT, 3, I2SB_U8), to(WIDTH, HEIGHT, 3, I2SB_U8);
+  paint(from);
+  i2sb_restore_params params = i2sb_rt::restore_params();
+  params.struct_size = offsetof(i2sb_restore_params, ensemble);
+  params.image = &from.image;
+  params.out = &to.image;
+  params.seed = 7;
+  params.ensemble = 3;  // behind its end
+  CHECK(i2sb_restore(session.get(), &params) == I2SB_OK);
+  CHECK(to.pixels() == restored(session, from));
 }
 
 // What is known comes back bit for bit, what is not does not.
@@ -267,6 +313,10 @@ void run(const std::string& path) {
     }
   }
   for (const int channels : {1, 3, 4}) check_floats(plain, channels);
+  check_ensemble(plain, 3, false);
+  check_ensemble(smooth, 1, true);
+  check_ensemble(noisy, 4, true);
+  an_older_struct_is_taken(plain);
   const i2sb_rt::Session twice = session_of(load({{"upscale", "2"}}));
   check_enlarging(twice);
   wrong_results_are_refused(plain, twice);

@@ -78,6 +78,43 @@ def test_the_seed_makes_the_noise(toy: Restorer, photo: U8) -> None:
     np.testing.assert_array_equal(*deterministic)
 
 
+def turned(image: U8, way: int) -> U8:
+    image = image[:, ::-1] if way & 1 else image
+    image = image[::-1] if way & 2 else image
+    return np.ascontiguousarray(image.swapaxes(0, 1) if way & 4 else image)
+
+
+def laid_back(image: U8, way: int) -> U8:
+    image = image.swapaxes(0, 1) if way & 4 else image
+    image = image[::-1] if way & 2 else image
+    return image[:, ::-1] if way & 1 else image
+
+
+@pytest.mark.parametrize("ensemble", [2, 4, 8])
+@pytest.mark.parametrize("tile", [0, 16])
+def test_an_ensemble_is_the_mean_over_mirrored_and_turned_images(toy: Restorer, ensemble: int, tile: int) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (32, 48, 3), dtype=np.uint8)  # needs no padding
+    options: dict[str, Any] = {"nfe": 3, "seed": 5, "tile": tile}
+    each = [laid_back(toy.restore(turned(image, way), **options), way) for way in range(ensemble)]
+    assert all((one != each[0]).mean() > 0.2 for one in each[1:])
+    found = toy.restore(image, ensemble=ensemble, **options)
+    assert np.abs(found - np.mean(each, 0)).max() <= 1.01
+    np.testing.assert_array_equal(toy.restore(image, ensemble=1, **options), each[0])
+
+
+def test_an_ensemble_takes_any_size_and_tells_of_all_its_rows(toy: Restorer, photo: U8) -> None:
+    told: list[tuple[str, int, int]] = []
+    result = toy.restore(photo, nfe=3, ensemble=8, observer=lambda *event: told.append(event[:3]))
+    assert result.shape == photo.shape
+    assert [row for phase, row, _ in told if phase == "step"] == list(range(24))
+    assert [row for phase, row, _ in told if phase == "prepare"] == list(range(0, 24, 3))
+    assert told[-1] == ("finish", 23, 24)
+    assert {rows for _, _, rows in told} == {24}
+    for refused in (0, 3, 16, "8"):
+        with pytest.raises(UsageError, match="ensemble is 1, 2, 4 or 8, not"):
+            toy.restore(photo, ensemble=refused)
+
+
 def test_neither_company_nor_order_nor_threads_change_a_byte(toy_path: Path, photo: U8) -> None:
     rng = np.random.default_rng(4)
     images = [

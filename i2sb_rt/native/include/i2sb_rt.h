@@ -163,8 +163,7 @@ void i2sb_session_params_init(i2sb_session_params* params, size_t struct_size);
 /* The model must outlive it; NULL with an engine: then there is i2sb_sample alone. params: may be NULL. */
 I2SB_STATUS i2sb_session_create(const i2sb_model* model, const i2sb_session_params* params, i2sb_session** session);
 void i2sb_session_free(i2sb_session* session);
-/* From any thread or signal handler: its work ends with I2SB_ERROR_CANCELLED after the network call; it stays usable.
- */
+/* From any thread or signal handler: its work ends, I2SB_ERROR_CANCELLED, after the network call; it stays usable. */
 void i2sb_session_cancel(i2sb_session* session);
 
 typedef enum i2sb_phase { I2SB_PHASE_NETWORK, I2SB_PHASE_STEP, I2SB_PHASE_PREPARE, I2SB_PHASE_FINISH } i2sb_phase;
@@ -209,6 +208,8 @@ typedef struct i2sb_restore_params {
   int32_t tile, overlap;  /* as in i2sb_model_layout */
   i2sb_progress progress; /* may be NULL */
   void* progress_user;
+  int32_t
+      ensemble; /* 2, 4, 8: the mean of the image restored as it is, mirrored, upside down, turned; 0, 1: as it is */
 } i2sb_restore_params;
 void i2sb_restore_params_init(i2sb_restore_params* params, size_t struct_size);
 I2SB_STATUS i2sb_restore(i2sb_session* session, const i2sb_restore_params* params);

@@ -114,7 +114,8 @@ i2sb_image image_of(const uint8_t* data, py::ssize_t width, py::ssize_t height, 
 
 Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py::object& rows_in,
                        const py::object& image_in, bool clip, const std::string& known, const py::object& mask_in,
-                       uint64_t seed, int32_t tile, int32_t overlap, int32_t threads, py::object observer_in) {
+                       uint64_t seed, int32_t tile, int32_t overlap, int32_t ensemble, int32_t threads,
+                       py::object observer_in) {
   const auto rows = expect<float>(rows_in, "rows", 2);
   const auto image = expect<uint8_t>(image_in, "image", 3);
   const auto mask = expect_or_none<uint8_t>(mask_in, "mask", 2);
@@ -138,6 +139,7 @@ Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py:
   params.seed = seed;
   params.tile = tile;
   params.overlap = overlap;
+  params.ensemble = ensemble;
   params.progress = observer.function.is_none() ? nullptr : &Observer::call;
   params.progress_user = &observer;
   run(model.model.get(), engine, threads, observer,
@@ -155,7 +157,7 @@ void bind_sampling(py::module_& module) {
              arg("overlap") = 0, arg("network_batch") = 0, arg("threads") = 0, arg("observer") = py::none());
   module.def("restore", &restore, arg("model"), arg("engine"), arg("rows"), arg("image"), py::kw_only(),
              arg("clip") = false, arg("known") = "renew", arg("mask") = py::none(), arg("seed") = 0, arg("tile") = -1,
-             arg("overlap") = -1, arg("threads") = 0, arg("observer") = py::none());
+             arg("overlap") = -1, arg("ensemble") = 1, arg("threads") = 0, arg("observer") = py::none());
 }
 
 }  // namespace i2sb::python

@@ -51,6 +51,7 @@ I2SB_AT(i2sb_layout, tile_count, 28);
 I2SB_AT(i2sb_restore_params, eta, 16);
 I2SB_AT(i2sb_restore_params, seed, 56);
 I2SB_AT(i2sb_restore_params, progress_user, 80);
+I2SB_AT(i2sb_restore_params, ensemble, 88);
 I2SB_AT(i2sb_sample_params, x1, 24);
 I2SB_AT(i2sb_sample_params, out, 80);
 I2SB_AT(i2sb_sample_params, threads, 120);

@@ -1,4 +1,7 @@
 // From an image to an image, as a model's metadata say.
+#include <cstddef>
+#include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "failure.hpp"
@@ -9,6 +12,7 @@
 #include "plan.hpp"
 #include "session.hpp"
 #include "tiles.hpp"
+#include "turns.hpp"
 
 namespace i2sb {
 namespace {
@@ -56,6 +60,43 @@ void check_out(const i2sb_restore_params& p, const i2sb_layout& layout) {
                                   ", with the image's channels and type");
 }
 
+// How many copies of the image are restored.
+int passes_of(const i2sb_restore_params& p) {
+  const int asked = p.ensemble == 0 ? 1 : p.ensemble;
+  require(asked == 1 || asked == 2 || asked == 4 || asked == 8, "ensemble must be 1, 2, 4 or 8 (0 is 1)");
+  return asked;
+}
+
+// The progress of one pass of several: to the caller they are the rows of one plan.
+struct Pass {
+  Work& work;
+  int number, count;
+
+  static int32_t ask(void* self, const i2sb_event* event) {
+    const auto* pass = static_cast<const Pass*>(self);
+    i2sb_event told = *event;
+    told.row += pass->number * event->row_count;
+    told.row_count *= pass->count;
+    return Work::ask(&pass->work, &told);
+  }
+};
+
+Values turned(Values planes, const Turn& turn) {
+  if (turn.way == 0) return planes;
+  Values to(planes.size(), planes.get_allocator());
+  const size_t area = static_cast<size_t>(turn.height) * turn.width;
+  for (size_t plane = 0; plane < planes.size(); plane += area)
+    turn.each([&](size_t there, size_t here) { to[plane + there] = planes[plane + here]; });
+  return to;
+}
+
+// sum += planes, which are laid back.
+void add_back(const Values& planes, const Turn& turn, Values& sum) {
+  const size_t area = static_cast<size_t>(turn.height) * turn.width;
+  for (size_t plane = 0; plane < planes.size(); plane += area)
+    turn.each([&](size_t there, size_t here) { sum[plane + here] += planes[plane + there]; });
+}
+
 // The plan that was given, or else the one that was named.
 NamedPlan plan_of(const i2sb_model& model, const i2sb_restore_params& p) {
   if (p.plan) return {};
@@ -68,27 +109,19 @@ NamedPlan plan_of(const i2sb_model& model, const i2sb_restore_params& p) {
   return named_plan(named);
 }
 
-void restore(i2sb_session& session, const i2sb_restore_params& p) {
-  require(session.model != nullptr, "this session has no model: it can only sample");
-  const i2sb_model& model = *session.model;
-  const ModelRules& rules = model.rules;
-  check(rules, p);
-  const i2sb_layout layout = plan_layout(rules.size, p.image->width, p.image->height, p.tile, p.overlap);
-  check_out(p, layout);
-  const NamedPlan named = plan_of(model, p);
-  const i2sb_plan view = named.view();
-  const i2sb_plan& plan = p.plan ? *p.plan : view;
-  check_plan(plan);
-  Work work(session, p.progress, p.progress_user);
+// What a plan makes of the image, padded and laid as the turn says: [channels,H',W'].
+Values run(i2sb_session& session, const i2sb_restore_params& p, const i2sb_plan& plan, const i2sb_layout& layout,
+           const Turn& turn, Pass& pass) {
+  const ModelRules& rules = session.model->rules;
   std::pmr::memory_resource* memory = &session.memory;
-  Watch watch(Work::ask, &work, plan.row_count);
-
-  Values x = to_planes(*p.image, rules.channels, rules.size.upscale, layout, memory), mask(memory);
-  const size_t area = x.size() / static_cast<size_t>(rules.channels);
+  Watch watch(Pass::ask, &pass, plan.row_count);
+  Values x = turned(to_planes(*p.image, rules.channels, rules.size.upscale, layout, memory), turn), mask(memory);
+  const int height = turn.turned_height(), width = turn.turned_width();
+  const size_t area = static_cast<size_t>(height) * width;
   if (p.mask) {
-    mask = to_mask(*p.mask, layout, memory);
+    mask = turned(to_mask(*p.mask, layout, memory), turn);
     if (rules.fills_smoothly) {
-      fill_smoothly(x.data(), rules.channels, layout.padded_height, layout.padded_width, mask.data(), memory);
+      fill_smoothly(x.data(), rules.channels, height, width, mask.data(), memory);
     } else {
       const Values z = image_noise(p.seed, x.size(), I2SB_NOISE_HOLE, session.threads, memory);
       for (size_t i = 0; i < x.size(); ++i)
@@ -108,8 +141,8 @@ void restore(i2sb_session& session, const i2sb_restore_params& p) {
   sampling.struct_size = sizeof sampling;
   sampling.batch = 1;
   sampling.channels = rules.channels;
-  sampling.height = layout.padded_height;
-  sampling.width = layout.padded_width;
+  sampling.height = height;
+  sampling.width = width;
   sampling.x1 = x1.empty() ? x.data() : x1.data();
   sampling.cond = cond.empty() ? nullptr : cond.data();
   sampling.cond_channels = static_cast<int32_t>(cond.size() / area);
@@ -119,14 +152,45 @@ void restore(i2sb_session& session, const i2sb_restore_params& p) {
   sampling.overlap = layout.overlap;
   sampling.network_batch = rules.batch;
   sampling.threads = session.threads;
-  sampling.progress = Work::ask;
-  sampling.progress_user = &work;
+  sampling.progress = Pass::ask;
+  sampling.progress_user = &pass;
   check_sample(session.engine, plan, sampling);
   sample(session.engine, plan, sampling, x.data(), memory);
+  return x;
+}
 
-  Watch finish(Work::ask, &work, plan.row_count);
+void restore(i2sb_session& session, const i2sb_restore_params& p) {
+  require(session.model != nullptr, "this session has no model: it can only sample");
+  const i2sb_model& model = *session.model;
+  const ModelRules& rules = model.rules;
+  check(rules, p);
+  const i2sb_layout layout = plan_layout(rules.size, p.image->width, p.image->height, p.tile, p.overlap);
+  check_out(p, layout);
+  const NamedPlan named = plan_of(model, p);
+  const i2sb_plan view = named.view();
+  const i2sb_plan& plan = p.plan ? *p.plan : view;
+  check_plan(plan);
+  const int passes = passes_of(p);
+  require(plan.row_count <= INT32_MAX / passes, "the plan has too many rows for an ensemble");
+  Work work(session, p.progress, p.progress_user);
+
+  Values x(&session.memory);
+  for (int way = 0; way < passes; ++way) {
+    const Turn turn{way, layout.padded_height, layout.padded_width};
+    Pass pass{work, way, passes};
+    Values restored = run(session, p, plan, layout, turn, pass);
+    if (way == 0)
+      x = std::move(restored);
+    else
+      add_back(restored, turn, x);
+  }
+  if (passes > 1)
+    for (float& value : x) value /= static_cast<float>(passes);
+
+  const int rows = plan.row_count * passes;
+  Watch finish(Work::ask, &work, rows);
   from_planes(x.data(), rules.channels, layout, *p.image, p.mask, *p.out);
-  finish.done(I2SB_PHASE_FINISH, plan.row_count - 1);
+  finish.done(I2SB_PHASE_FINISH, rows - 1);
 }
 
 }  // namespace
@@ -146,8 +210,7 @@ i2sb_status i2sb_model_layout(const i2sb_model* model, int32_t width, int32_t he
 i2sb_status i2sb_restore(i2sb_session* session, const i2sb_restore_params* params) {
   return i2sb::guard([&] {
     i2sb::require(session != nullptr, "session is NULL");
-    i2sb::require_struct(params, "params");
-    i2sb::restore(*session, *params);
+    i2sb::restore(*session, i2sb::taken(params, "params", {offsetof(i2sb_restore_params, ensemble)}));
   });
 }
 
