@@ -201,7 +201,7 @@ def test_the_command_ends_with_two_models_and_measures(tmp_path: Path, capfd: py
     assert [line.get("sinkhorn_cost", 0) > 0 for line in lines] == [False, False, False, True]
     pictures = sorted((tmp_path / "out" / "pictures").glob("*.png"))
     assert [path.name for path in pictures] == ["01-backward.png", "02-forward.png", "03-backward.png",
-                                                "04-forward.png"]  # fmt: skip
+                                                "04-forward.png", "measures.png"]  # fmt: skip
     assert all(np.asarray(Image.open(path)).std() > 10 for path in pictures)
     halves = sorted(path.name for path in (tmp_path / "out" / "halves").glob("*.safetensors"))
     assert halves == ["01-backward.safetensors", "02-forward.safetensors", "03-backward.safetensors",

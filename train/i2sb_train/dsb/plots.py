@@ -1,4 +1,4 @@
-"""Pictures of a bridge, drawn while it is fitted: where its marginals are, and which ways lead there."""
+"""Pictures of a bridge, drawn while it is fitted: its marginals, the ways that lead there, and how near they come."""
 
 from __future__ import annotations
 
@@ -51,6 +51,28 @@ def draw_paths(states: list[Tensor], wanted: Tensor, title: str, path: Path) -> 
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=80)
+
+
+def draw_measures(measures: list[dict[str, Any]], title: str, path: Path) -> None:
+    """Draw the sliced Wasserstein distances of both directions over the iterations into a .png file.
+
+    measures: what was told of each half, its `half`, `direction`, `sliced_wasserstein` and `floor`, which is dashed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for direction, colour in (("backward", "tab:blue"), ("forward", "tab:orange")):
+        told = [one for one in measures if one["direction"] == direction]
+        iterations = [(one["half"] + 1) // 2 for one in told]
+        axes.plot(iterations, [one["sliced_wasserstein"] for one in told], ".-", color=colour, label=direction)
+        axes.plot(iterations, [one["floor"] for one in told], "--", color=colour, lw=0.8)
+    axes.set(title=title, xlabel="iteration", ylabel="sliced Wasserstein distance", ylim=(0, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(title="dashed: two held-out sets")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
 
 
 def _plane(points: Tensor) -> Any:

@@ -18,7 +18,7 @@ from i2sb_train import checkpoint
 from i2sb_train.dsb.checkpoint import load_state
 from i2sb_train.dsb.data import Ends
 from i2sb_train.dsb.measures import cbw2_uvp, path_divergence, sinkhorn_cost, sliced_wasserstein, transport_cost
-from i2sb_train.dsb.plots import draw_paths
+from i2sb_train.dsb.plots import draw_measures, draw_paths
 from i2sb_train.dsb.process import DIRECTIONS, Direction
 from i2sb_train.dsb.recipe import DsbRecipe
 from i2sb_train.dsb.trainer import Fitter
@@ -103,8 +103,11 @@ def _run(fitter: Fitter, progress: Progress) -> bool:
 
 def _tell(fitter: Fitter, told: dict[str, Any], progress: Progress) -> None:
     fitter.folder.mkdir(parents=True, exist_ok=True)
-    with (fitter.folder / MEASURES).open("a") as file:
+    path, name = fitter.folder / MEASURES, fitter.recipe.model.name
+    with path.open("a") as file:
         file.write(json.dumps(told) + "\n")
+    measures = [json.loads(line) for line in path.read_text().splitlines()]
+    draw_measures(measures, name, fitter.folder / "pictures" / "measures.png")
     iteration = (told["half"] + 1) // 2
     numbers = ", ".join(f"{key} {value:.4g}" for key, value in told.items() if key not in ("half", "direction"))
     progress.line(f"iteration {iteration}, {told['direction']}: {numbers}")
