@@ -8,6 +8,7 @@ from pathlib import Path
 COLUMNS = (
     ("PyTorch fp32", "PyTorch fp32 / this", "{:.2f} x"),
     ("PyTorch fp32, one time", "PyTorch fp32, one time / this", "{:.2f} x"),
+    ("engine torch", "engine torch / this", "{:.2f} x"),
     ("ONNX Runtime", "ONNX Runtime / this", "{:.2f} x"),
     ("OpenVINO by hand", "OpenVINO by hand / this", "{:.2f} x"),
     ("native fp32", "native fp32 / this", "{:.2f} x"),
