@@ -66,7 +66,15 @@ def run_translate(options: argparse.Namespace) -> int:
     if not any(_is_array(Path(text)) for text in inputs):
         # An image is carried as it is restored: any size, in tiles, grey or colour, each file failing on its own.
         options.model = str(find_transport(Path(options.model), direction)[0])
-        unset = {"sampler": None, "eta": None, "mask": None, "mask_invert": False, "compare": None, "profile": None}
+        unset = {
+            "sampler": None,
+            "eta": None,
+            "ensemble": 1,
+            "mask": None,
+            "mask_invert": False,
+            "compare": None,
+            "profile": None,
+        }
         return restore_run.run(argparse.Namespace(**{**vars(options), **unset}))
     return _translate_points(options, inputs, direction)
 
