@@ -59,6 +59,7 @@ def draw_measures(measures: list[dict[str, Any]], title: str, path: Path) -> Non
     measures: what was told of each half, its `half`, `direction`, `sliced_wasserstein` and `floor`, which is dashed.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -68,7 +69,7 @@ def draw_measures(measures: list[dict[str, Any]], title: str, path: Path) -> Non
         axes.plot(iterations, [one["sliced_wasserstein"] for one in told], ".-", color=colour, label=direction)
         axes.plot(iterations, [one["floor"] for one in told], "--", color=colour, lw=0.8)
     axes.set(title=title, xlabel="iteration", ylabel="sliced Wasserstein distance", ylim=(0, None))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(title="dashed: two held-out sets")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
