@@ -14,6 +14,7 @@ from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants
 
 from i2sb_export.lowering import OPSET
+from i2sb_export.time_features import exact_time_features
 
 _IR_VERSION = 8  # the file format that opset 18 came with
 
@@ -28,6 +29,7 @@ def simplify(model: ir.Model) -> None:
     graph.initializers.clear()
     graph.inputs.extend(parameters)
     fold_constants(model)
+    exact_time_features(model)
     for tidy in (
         passes.IdentityEliminationPass(),
         passes.CommonSubexpressionEliminationPass(),

@@ -36,7 +36,7 @@ def time_features(t: Tensor, dim: int) -> Tensor:
     """
     half = dim // 2
     rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10000.0) / half))
-    angles = t.to(torch.float32)[:, None] * rates[None]
+    angles = t.to(torch.float32).unsqueeze(1) * rates
     return F.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, dim - 2 * half))
 
 
