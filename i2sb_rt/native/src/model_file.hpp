@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -10,7 +9,7 @@
 
 #include "i2sb_rt.h"
 #include "memory.hpp"
-#include "tiles.hpp"
+#include "model_rules.hpp"
 
 namespace i2sb {
 
@@ -22,23 +21,6 @@ struct Tensor {
   std::pmr::vector<int64_t> dims;
   std::string_view data;   // inside the file's bytes
   bool elsewhere = false;  // stored in another file
-};
-
-using Entries = std::pmr::map<std::pmr::string, std::pmr::string, std::less<>>;
-
-// What the core must know of a model, from its metadata. Text is the metadata's own.
-struct ModelRules {
-  const char *name = "", *sampler = "", *prediction = "";
-  int channels = 0, batch = 1, nfe = 1;
-  bool cond_x1 = false, cond_mask = false, add_x1_noise = false, clip = false, ot_ode = false;
-  bool fills_smoothly = false;  // the hole of x1; else with noise
-  bool needs_mask = false;
-  bool holds_points = false;  // the states have one pixel: the network is an MLP
-  i2sb_schedule schedule{};   // interval 0: a model of DSB, which has the two below in its place
-  const char *gammas = nullptr, *direction = nullptr;
-  SizeRules size{};
-
-  bool is_dsb() const { return gammas != nullptr; }
 };
 
 }  // namespace i2sb
