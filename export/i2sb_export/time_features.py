@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.polynomial import Chebyshev, Polynomial
 from numpy.typing import NDArray
-from onnxscript.rewriter import RewriteRuleClassBase, rewrite
+from onnxscript.rewriter import RewriteRule, rewrite
 
 Value = Any  # as in lowering.py
 
@@ -28,41 +28,38 @@ def exact_time_features(model: ir.Model) -> None:
 
     Where a network has no time, or features of another form, nothing is replaced.
     """
-    rewrite(model, [_TimeFeatures.rule()])
+    rewrite(model, [RewriteRule(_as_traced, _as_one_group, _rates_are_known)])
 
 
-class _TimeFeatures(RewriteRuleClassBase):
-    """cat(cos(t rates), sin(t rates)) of t [B], rates [1, half]."""
+def _as_traced(op: Any, t: Value, axes: Value, rates: Value) -> Value:
+    """Write what is replaced: cat(cos(t rates), sin(t rates)) of t [B] and rates [half]."""
+    angles = op.Mul(op.Unsqueeze(t, axes), rates)
+    return op.Concat(op.Cos(angles), op.Sin(angles), axis=1)
 
-    def pattern(self, op: Any, t: Value, axes: Value, rates: Value) -> Value:
-        """Tell what is replaced."""
-        angles = op.Mul(op.Unsqueeze(t, axes), rates)
-        return op.Concat(op.Cos(angles), op.Sin(angles), axis=1)
 
-    def check(self, context: Any, rates: ir.Value, **_: Any) -> bool:
-        """Tell whether the rates are known."""
-        return rates.const_value is not None
+def _rates_are_known(context: Any, rates: Value, **_: Any) -> bool:
+    return rates.const_value is not None
 
-    def rewrite(self, op: Any, t: Value, rates: ir.Value, **_: Any) -> Value:
-        """Write the features as one chain over [2 half, B], turned over at its end.
 
-        With the angle's rest h = (a - 2 pi k) / 2 in [-pi/2, pi/2], cos a = 1 - 2 sin(h)^2 and sin a = 2 sin(h) cos(h).
-        """
-        assert rates.const_value is not None
-        column = rates.const_value.numpy().reshape(-1, 1)
-        is_cosine = _constant(op, np.repeat([[1.0], [0.0]], len(column), axis=0))
-        a = op.Mul(t, _constant(op, np.concatenate([column, column])))
-        k = op.Round(op.Mul(a, _constant(op, 1 / (2 * math.pi))))
-        for part in _TURN:
-            a = op.Sub(a, op.Mul(k, _constant(op, part)))
-        h = op.Mul(a, _constant(op, 0.5))
-        square = op.Mul(h, h)
-        sine = op.Mul(_horner(op, square, lambda u: np.sinc(np.sqrt(u) / np.pi), 4), h)
-        cosine = _horner(op, square, lambda u: np.cos(np.sqrt(u)), 5)
-        # 2 sin(h) cos(h), or 1 - 2 sin(h)^2 where the cosine of the whole angle is wanted
-        factor = op.Sub(cosine, op.Mul(op.Add(cosine, sine), is_cosine))
-        both = op.Add(op.Mul(op.Mul(sine, _constant(op, 2.0)), factor), is_cosine)
-        return op.Transpose(both, perm=[1, 0])
+def _as_one_group(op: Any, t: Value, rates: Value, **_: Any) -> Value:
+    """Write the features as one chain over [2 half, B], turned over at its end.
+
+    With the angle's rest h = (a - 2 pi k) / 2 in [-pi/2, pi/2], cos a = 1 - 2 sin(h)^2 and sin a = 2 sin(h) cos(h).
+    """
+    column = rates.const_value.numpy().reshape(-1, 1)
+    is_cosine = _constant(op, np.repeat([[1.0], [0.0]], len(column), axis=0))
+    a = op.Mul(t, _constant(op, np.concatenate([column, column])))
+    k = op.Round(op.Mul(a, _constant(op, 1 / (2 * math.pi))))
+    for part in _TURN:
+        a = op.Sub(a, op.Mul(k, _constant(op, part)))
+    h = op.Mul(a, _constant(op, 0.5))
+    square = op.Mul(h, h)
+    sine = op.Mul(_horner(op, square, lambda u: np.sinc(np.sqrt(u) / np.pi), 4), h)
+    cosine = _horner(op, square, lambda u: np.cos(np.sqrt(u)), 5)
+    # 2 sin(h) cos(h), or 1 - 2 sin(h)^2 where the cosine of the whole angle is wanted
+    factor = op.Sub(cosine, op.Mul(op.Add(cosine, sine), is_cosine))
+    both = op.Add(op.Mul(op.Mul(sine, _constant(op, 2.0)), factor), is_cosine)
+    return op.Transpose(both, perm=[1, 0])
 
 
 def _horner(op: Any, u: Value, function: Callable[[NDArray[np.float64]], NDArray[np.float64]], degree: int) -> Value:
