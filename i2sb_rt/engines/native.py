@@ -18,7 +18,7 @@ KEPT: Final = 16
 
 
 class NativeEngine:
-    """The network in OpenVINO on this CPU; precision "auto" is bf16 where the CPU is fast in it, else fp32.
+    """The network in OpenVINO on this CPU; "auto" is bf16 where the CPU is fast in it, fp32 elsewhere and for points.
 
     threads: of all jobs together, None is one a core; jobs: how many network calls run at once.
     """

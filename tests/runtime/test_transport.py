@@ -62,15 +62,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["points", "grey"])
 def test_engines_give_the_same_samples_for_the_same_seeds(folder: Path, name: str) -> None:
-    native, eager = (load_transport(folder / name, "backward", engine) for engine in ("native", "torch"))
+    native, eager = (
+        load_transport(folder / name, "backward", engine, precision="fp32") for engine in ("native", "torch")
+    )
     found, wanted = native.sample(11, seed=5), eager.sample(11, seed=5)
     assert found.shape == (11, *native.shape)
     assert np.abs(found - wanted).max() <= 1e-4 * max(1, np.abs(wanted).max())
     assert found.std() > 0.1
     back, again = (
-        load_transport(folder / name, "forward", engine).translate(found, 9) for engine in ("native", "torch")
+        load_transport(folder / name, "forward", engine, precision="fp32").translate(found, 9)
+        for engine in ("native", "torch")
     )
     assert np.abs(back - again).max() <= 1e-4 * max(1, np.abs(again).max())
+
+
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_points_are_carried_in_fp32_unless_asked_otherwise(folder: Path, engine: str) -> None:
+    """Their coordinates are not rounded to 8 bits afterwards, as the pixels of pictures are."""
+    assert load_transport(folder / "points", "backward", engine).engine.precision == "fp32"
 
 
 def test_a_sample_depends_on_its_seed_alone(folder: Path) -> None:

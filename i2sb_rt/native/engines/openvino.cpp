@@ -140,7 +140,8 @@ class Engine {
                "to tell what the CPU can do");
     const bool bf16 = std::string(value).find("BF16") != std::string::npos;
     api_.free(value);
-    if (asked == "auto") return bf16 ? "bf16" : "fp32";
+    // A picture's 8 bits hide what bf16 rounds; the coordinates of points do not, and their networks are small.
+    if (asked == "auto") return bf16 && !model_.rules.holds_points ? "bf16" : "fp32";
     if (asked == "fp32" || (asked == "bf16" && bf16)) return asked;
     if (asked == "bf16")
       fail(I2SB_ERROR_ENGINE, "this CPU has neither AMX nor AVX512-BF16: bf16 is not to be had, use fp32 or auto");
