@@ -36,10 +36,10 @@ def load_transport(
     """Load one direction of a diffusion Schrodinger bridge.
 
     name_or_path: NAME-forward.onnx or NAME-backward.onnx, or the NAME that both begin with. direction: "forward", from
-    the data, or "backward"; None is that of the file. engine, threads, precision: as for `load`. states: how many a
-    call will carry, so that as many batches of them are at work at once as pays; it may carry more. Raises
-    ModelFileError for a file that is missing or no such model, DeviceError, and UsageError for values that are none of
-    these.
+    the data, or "backward"; None is that of the file. engine, threads, precision: as for `load`, but "auto" is fp32 for
+    points. states: how many a call will carry, so that as many batches of them are at work at once as pays; it may
+    carry more. Raises ModelFileError for a file that is missing or no such model, DeviceError, and UsageError for
+    values that are none of these.
     """
     if direction not in (None, *DIRECTIONS):
         raise UsageError(f"direction is forward or backward, not {direction!r}")

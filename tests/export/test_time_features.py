@@ -83,7 +83,7 @@ def test_one_fused_operator_makes_them_from_the_input(exported: Exported, batch:
         for name in str(node.get_rt_info()["originalLayersNames"].astype(str)).split(","):
             layers[name] = (node.get_friendly_name(), parents)
     features = next(node for node in model.get_ops() if node.get_friendly_name() == "Transpose")
-    (last,) = [source.get_node().get_friendly_name() for source in features.input_values()][:1]
+    last = features.input_value(0).get_node().get_friendly_name()
     assert layers[last] == layers["Round"]
     assert "t" in layers["Round"][1]
 

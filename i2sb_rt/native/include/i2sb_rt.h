@@ -134,7 +134,7 @@ typedef struct i2sb_openvino_options {
   uint32_t struct_size;
   int32_t threads;       /* of all streams together; 0: one a core */
   int32_t streams;       /* network calls that run at once, 0 .. 256; 0: 1 */
-  const char* precision; /* NULL or "auto", "fp32", "bf16" */
+  const char* precision; /* NULL or "auto" (points in fp32), "fp32", "bf16" */
   const char* cache_dir; /* where compiled networks are kept; NULL: nowhere */
   const char* library;   /* libopenvino_c's path; NULL: I2SB_RT_OPENVINO, the Python package, the loader's search */
   i2sb_log log;          /* may be NULL */
