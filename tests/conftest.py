@@ -13,6 +13,9 @@ if not Path("/dev/nvidiactl").exists():
     os.environ["TRITON_INTERPRET"] = "1"
 # Several processes share the cores: threads of one that wait must not take them from the others.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The environment's own tools are found as if it was activated. Ninja is one of them; make may not be there.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.setdefault("CMAKE_GENERATOR", "Ninja")
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -50,7 +50,7 @@ def run(*command: object, env: Environment | None = None) -> str:
 
 
 def tool(name: str) -> str:
-    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    found = shutil.which(name)
     if found is None:
         pytest.skip(f"{name} is not on the path")
     return found

@@ -88,6 +88,8 @@ def test_a_run_can_start_from_a_model_file(recipe: Path, tmp_path: Path, capfd: 
     other.write_text(recipe.read_text().replace("model_channels = 16", "model_channels = 32"))
     assert train(other, tmp_path / "third", "--init", str(first / "tiny.safetensors")) == 2
     assert "holds another network than the recipe's" in capfd.readouterr().err
+    assert train(other, tmp_path / "third", "--init", "jpeg") == 2
+    assert "jpeg: holds another network" in capfd.readouterr().err
     other.write_text(recipe.read_text().replace("[bridge]", '[bridge]\nprediction = "mean"'))
     assert train(other, tmp_path / "third", "--init", str(first / "tiny.safetensors")) == 2
     assert "predicts the noise, the recipe's network the mean" in capfd.readouterr().err

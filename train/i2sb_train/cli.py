@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     i2sb.add_argument(
         "--init", type=Path, metavar="MODEL",
-        help="start from the weights of a model file, a .pt of guided-diffusion, or a results folder of NVlabs/I2SB",
+        help="begin with weights of a model file or NAME, a guided-diffusion .pt, or a results folder of NVlabs/I2SB",
     )  # fmt: skip
     i2sb.add_argument("--steps", type=int, metavar="N", help="in place of train.steps")
     i2sb.add_argument(

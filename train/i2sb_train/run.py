@@ -17,6 +17,7 @@ from i2sb_rt import Schedule
 from i2sb_rt.conversion.convert import INITIALISATION, Request, convert
 from i2sb_rt.errors import ModelFileError, UsageError
 from i2sb_rt.model_file import ModelInfo, load_weights, read_info, save_safetensors
+from i2sb_rt.models import find, names
 from i2sb_train import checkpoint
 from i2sb_train.loop import Pictures, Trainer
 from i2sb_train.probe import probe
@@ -131,7 +132,7 @@ def begin(trainer: Trainer, starts: list[Path], init: Path | None) -> int:
 
 
 def initialise(trainer: Trainer, path: Path) -> None:
-    """Start from the weights of a model file, or of a .pt or results folder that `convert` reads.
+    """Start from the weights of a model file or shipped model, or of a .pt or results folder that `convert` reads.
 
     The network is the recipe's, but may lack input channels, as one without `cond_x1` does: the stem's weights for them
     begin at zero. Where the recipe's noise schedule is another one, the last layer is scaled by the ratio of the two
@@ -158,9 +159,9 @@ def initialise(trainer: Trainer, path: Path) -> None:
 
 @contextmanager
 def _as_model_file(path: Path, recipe: Recipe) -> Iterator[Path]:
-    """Give a model file as it is, and anything else as a converted one that is removed again."""
-    if path.suffix in (".safetensors", ".onnx"):
-        yield path
+    """Give a model file, or the shipped one of that name, as it is, and else a converted one that is removed again."""
+    if path.suffix in (".safetensors", ".onnx") or (str(path) in names() and not path.exists()):
+        yield find(path)
         return
     with tempfile.TemporaryDirectory() as folder:
         target, network = Path(folder) / "init.safetensors", Path(folder) / "network.json"
