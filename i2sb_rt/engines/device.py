@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,8 @@ class DeviceEngine:
             watched = any(request["on_row"] is not None for request in requests)
             out, path = self._loop.run(**{**options, "on_row": on_row if watched else None})
         except torch.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)  # they hold what was computed so far
+            self._loop.forget()
             raise OutOfMemoryError(f"the GPU has not enough memory: {error}") from error
         if len(requests) == 1:
             return [(out, path)]

@@ -6,10 +6,11 @@ is tested where there is no GPU.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ OnRow = Callable[[int], bool]
 BATCHES: Final = (1, 2, 4, 8, 16, 32)
 WHOLE: Final = 8  # rows of a plan that is captured as one graph
 GRAPHS_KEPT: Final = 8
+_CAPTURING: Final = threading.Lock()  # PyTorch captures one graph at a time in a process
 _COLUMN: Final = {name: index for index, name in enumerate(COLUMNS)}
 
 
@@ -125,7 +127,7 @@ class Step:
         for name, array in {"rows": rows, **arrays}.items():
             buffer = getattr(self, name)
             if buffer is not None:
-                buffer[: len(array)].copy_(_pinned(array, buffer.device), non_blocking=True)
+                buffer[: len(array)].copy_(_staged(array, buffer), non_blocking=True)
                 buffer[len(array) :].zero_()
         for history in (self.h1, self.h2):
             if history is not None:
@@ -177,9 +179,11 @@ class Step:
         return F.pixel_shuffle(out, self.network.patch) if self.network.patch > 1 else out
 
 
-def _pinned(array: Any, device: torch.device) -> Tensor:
-    tensor = torch.tensor(array)  # a copy: what is given may be read-only, and is not ours for long
-    return tensor.pin_memory() if device.type == "cuda" else tensor
+def _staged(array: NDArray[Any], buffer: Tensor) -> Tensor:
+    """Copy an array to where the device can fetch it from; what is given is not ours for long."""
+    staged = torch.empty(array.shape, dtype=buffer.dtype, pin_memory=buffer.device.type == "cuda")
+    np.copyto(staged.numpy(), array)
+    return staged
 
 
 class Loop:
@@ -194,6 +198,7 @@ class Loop:
         self.graphed = network.step.device.type == "cuda"
         self._steps: OrderedDict[Shape, Step] = OrderedDict()
         self._pool: Any = None
+        self._stream: Any = None
 
     def run(
         self, x: F32, rows: F32, *, x1: F32, clip: bool = False, known: str = "renew", cond: F32 | None = None,
@@ -206,18 +211,26 @@ class Loop:
         Raises CancelledError where on_row says to stop.
         """
         parts, paths = [], []
+        device = torch.cuda.device(self.network.step.device) if self.graphed else nullcontext()
         most = 1 if self.bucket and tile else self.bucket or BATCHES[-1]
-        for first in range(0, len(x), most):
-            part = slice(first, first + most)
-            done, path = self._part(
-                x[part], rows, on_row, draws[:, part] if draws is not None else None, trajectory,
-                (clip, known, tile, overlap, network_batch), x1=x1[part], cond=None if cond is None else cond[part],
-                mask=None if mask is None else mask[part],
-                seeds=np.array((seeds or [0] * len(x))[part], np.uint64).view(np.int64),
-            )  # fmt: skip
-            parts.append(done)
-            paths.append(path)
-        return np.concatenate(parts), np.concatenate(paths) if trajectory else None
+        with device, self._precision():
+            for first in range(0, len(x), most):
+                part = slice(first, first + most)
+                done, path = self._part(
+                    x[part], rows, on_row, draws[:, part] if draws is not None else None, trajectory,
+                    (clip, known, tile, overlap, network_batch), x1=x1[part], cond=None if cond is None else cond[part],
+                    mask=None if mask is None else mask[part],
+                    seeds=np.array((seeds or [0] * len(x))[part], np.uint64).view(np.int64),
+                )  # fmt: skip
+                parts.append(done)
+                paths.append(path)
+        return _joined(parts), _joined(paths) if trajectory else None
+
+    def forget(self) -> None:
+        """Give back the memory of every shape met so far."""
+        self._steps.clear()
+        if self.graphed:
+            torch.cuda.empty_cache()
 
     def _part(
         self, x: F32, rows: F32, on_row: OnRow | None, draws: F32 | None, trajectory: bool,
@@ -238,11 +251,10 @@ class Loop:
             self._steps.clear()
         step = self._step(shape)
         step.load(rows, x=x, **{name: array for name, array in arrays.items() if array is not None})
-        with self._precision():
-            if self.graphed and draws is None:
-                self._replay(step, len(rows), on_row)
-            else:
-                self._eager(step, rows, draws, on_row)
+        if self.graphed and draws is None:
+            self._replay(step, len(rows), on_row)
+        else:
+            self._eager(step, rows, draws, on_row)
         path = (
             None
             if step.slots is None
@@ -276,8 +288,11 @@ class Loop:
             _ask(on_row, row)
 
     def _replay(self, step: Step, rows: int, on_row: OnRow | None) -> None:
-        """Replay a graph of one row once a row, or one of the whole plan if it is short and nobody watches."""
-        count = rows if rows <= WHOLE and on_row is None else 1
+        """Replay a graph of one row once a row, or one of the whole plan if it is short and nobody watches.
+
+        A step over tiles is long enough by itself.
+        """
+        count = rows if rows <= WHOLE and on_row is None and step.tiles is None else 1
         if count not in step.graphs:
             step.graphs[count] = self._capture(step, count)
         graph = step.graphs[count]
@@ -297,18 +312,18 @@ class Loop:
             for name in ("x", "seen", "h1", "h2", "slot")
             if getattr(step, name) is not None
         }
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # kernels are compiled and chosen before the capture
-            for _ in range(2):
-                self.network.step.zero_()
-                step.slot.copy_(kept["slot"])
-                step.run()
-        torch.cuda.current_stream().wait_stream(stream)
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
+        for _ in range(2):  # kernels are compiled and chosen before the capture
+            self.network.step.zero_()
+            step.slot.copy_(kept["slot"])
+            step.run()
+        if self._stream is None:  # our own: PyTorch frees a stream's cuBLAS workspace with any of its graphs
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        if not any(other.graphs for other in self._steps.values()):
+            self._pool = torch.cuda.graph_pool_handle()  # one whose graphs are all gone takes no more
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        back = torch.cuda.stream(torch.cuda.current_stream())  # a capture that fails leaves its stream behind
+        how = {"pool": self._pool, "stream": self._stream, "capture_error_mode": "thread_local"}
+        with _CAPTURING, back, torch.cuda.graph(graph, **how):
             for _ in range(count):
                 step.run()
         for name, value in kept.items():
@@ -318,13 +333,20 @@ class Loop:
 
     @contextmanager
     def _precision(self) -> Iterator[None]:
-        """Compute float32 convolutions and products as asked: PyTorch's own default would let TF32 in."""
-        before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        """Compute float32 convolutions and products as asked, by the same algorithms each time, whatever others set."""
+        cudnn: Any = torch.backends.cudnn
+        products = torch.backends.cuda.matmul
+        before = cudnn.conv.fp32_precision, products.fp32_precision, cudnn.benchmark, cudnn.deterministic
+        cudnn.conv.fp32_precision = products.fp32_precision = "tf32" if self.tf32 else "ieee"
+        cudnn.benchmark, cudnn.deterministic = False, True
         try:
             yield
         finally:
-            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+            cudnn.conv.fp32_precision, products.fp32_precision, cudnn.benchmark, cudnn.deterministic = before
+
+
+def _joined(parts: list[F32]) -> F32:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _ask(on_row: OnRow | None, row: int) -> None:

@@ -79,7 +79,9 @@ def norm_sources() -> dict[str, Any]:
     tile = {"ROWS": TILE // 64, "COLUMNS": 64}
     return {
         "norm_stats": source(stats_kernel, "bf16", numbers, RESIDUAL=0, CHUNK=CHUNK, **both, **tile),
-        "norm_stats_residual_down": source(stats_kernel, "bf16", numbers, RESIDUAL=1, CHUNK=CHUNK, **both, **tile),
+        "norm_stats_residual_down": source(
+            stats_kernel, "bf16", numbers, RESIDUAL=1, CHUNK=CHUNK, ROWS=TILE // 128, COLUMNS=64, **both
+        ),
         "norm_merge": source(
             merge_kernel, "fp32", numbers, C=512, WIDTH=16, CHUNK=CHUNK, ROWS=TILE // 16, COLUMNS=16
         ),

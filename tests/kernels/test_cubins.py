@@ -18,10 +18,7 @@ KERNELS = (
     "noise",
     *(f"step_{name}" for name in ("posterior", "ode", "everything", "everything_wide", "recorded")),
     *("step_laid_out", "step_laid_out_everything"),
-    *(
-        f"norm_{name}"
-        for name in ("stats", "stats_residual_down", "merge", "apply", "apply_down", "small", "small_down")
-    ),
+    *(f"norm_{name}" for name in NORMS),
 )
 
 Uses = dict[str, dict[str, dict[str, int]]]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import subprocess
+import sys
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,8 +22,9 @@ from torch import Tensor
 from i2sb_export.onnx import export_onnx
 from i2sb_rt import Plan, Restorer, Schedule, _core, load
 from i2sb_rt.engines.cuda import CudaEngine
+from i2sb_rt.engines.device import DeviceEngine
 from i2sb_rt.engines.loop import Loop, Planes
-from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError, UsageError
+from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError, OutOfMemoryError, UsageError
 from i2sb_rt.model_file import ModelInfo, save_safetensors
 from i2sb_rt.networks import UNet
 
@@ -234,6 +239,74 @@ def test_sizes_plans_and_options_may_follow_each_other(folder: Path, photo: U8) 
     for nfe, image in ((2, photo), (9, photo[:20]), (1, photo), (40, photo[:, :9]), (2, photo), (40, photo[:, :9])):
         wanted, found = (each.restore(image, nfe=nfe, seed=nfe) for each in (plain, ours))
         assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_the_first_graphs_of_a_process_make_room_for_others(folder: Path) -> None:
+    program = """
+import sys, numpy as np
+from i2sb_rt import load
+image = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+restorers = [load(path, engine="cuda") for path in sys.argv[1:]]
+for nfe in (2, 9, 2, 40):
+    for restorer in restorers:
+        first, again = (restorer.restore(image, nfe=nfe) for _ in range(2))
+        assert np.array_equal(first, again), nfe
+"""
+    command = [sys.executable, "-c", program, str(folder / "plain.onnx"), str(folder / "cond.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _flags() -> tuple[Any, ...]:
+    cudnn: Any = torch.backends.cudnn
+    products = torch.backends.cuda.matmul.fp32_precision
+    return cudnn.conv.fp32_precision, products, cudnn.benchmark, cudnn.deterministic
+
+
+@pytest.mark.parametrize("asked", ["ieee", "tf32"])
+@pytest.mark.parametrize("others", ["none", "ieee", "tf32"])
+def test_what_others_chose_for_float32_neither_counts_nor_changes(asked: str, others: str) -> None:
+    met = []
+
+    class Watching(GoldenNetwork):
+        def __call__(self, x: Tensor) -> Tensor:
+            met.append(_flags())
+            return super().__call__(x)
+
+    cudnn: Any = torch.backends.cudnn
+    x1, before = np.zeros((1, 3, 8, 8), np.float32), _flags()
+    try:
+        cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = others
+        cudnn.benchmark = True
+        chosen, network = _flags(), Watching(3)
+        Loop(network, tf32=asked == "tf32").run(x1, Plan.posterior(Schedule(), 1).rows, x1=x1)  # type: ignore[arg-type]
+        assert _flags() == chosen
+    finally:
+        cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision, cudnn.benchmark, _ = before
+    assert set(met) == {(asked, asked, False, True)}
+
+
+def test_what_a_call_had_computed_is_given_back_where_memory_ran_out() -> None:
+    held: list[weakref.ref[Tensor]] = []
+
+    class Greedy(GoldenNetwork):
+        def __call__(self, x: Tensor) -> Tensor:
+            activations = torch.zeros(64)
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("tried to allocate more than there is")
+
+    loop = Loop(Greedy(3))  # type: ignore[arg-type]
+    engine, x1 = DeviceEngine("cuda", "fp32", loop, None), np.zeros((1, 3, 8, 8), np.float32)
+    gc.disable()
+    try:
+        with pytest.raises(OutOfMemoryError, match="the GPU has not enough memory: tried to allocate"):
+            _core.sample(engine.core, Plan.posterior(Schedule(), 2).rows, x1)
+        assert held
+        assert all(tensor() is None for tensor in held)
+        assert not loop._steps
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="there is a GPU")

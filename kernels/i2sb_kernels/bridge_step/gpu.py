@@ -113,7 +113,7 @@ def bridge_step_kernel(
         o = load_if(q != 0, o_ptr, at, i, size)
     else:
         o = load_if(q != 0, o_ptr, in_blocks(image, i, pixels, width, SAID, PATCH), i, size).to(tl.float32)
-    x0 = 0.0 + term(p, x) + term(q, o)
+    x0 = 0.0 + term(p, x) + q * o  # what is not loaded is zero, and needs no term()
     if CLIP:
         x0 = tl.where(x0 < -1.0, -1.0, x0)
         x0 = tl.where(x0 > 1.0, 1.0, x0)
@@ -129,11 +129,11 @@ def bridge_step_kernel(
     if x1_ptr is not None:
         after += term(c, x1)
     if h1_ptr is not None:
-        after += term(d, load_if(d != 0, h1_ptr, at, i, size))
+        after += d * load_if(d != 0, h1_ptr, at, i, size)
     if h2_ptr is not None:
-        after += term(e, load_if(e != 0, h2_ptr, at, i, size))
+        after += e * load_if(e != 0, h2_ptr, at, i, size)
     if (z_ptr is not None) or (seeds_ptr is not None):
-        after += term(s, drawn(s, z_ptr, seeds_ptr, image, at, inside, group, row, _PURPOSE_STEP, GROUPS))
+        after += s * drawn(s, z_ptr, seeds_ptr, image, at, inside, group, row, _PURPOSE_STEP, GROUPS)
     if (mask_ptr is not None) and (not KNOWN_X0):
         renewed = x1
         if (z_known_ptr is not None) or (seeds_ptr is not None):

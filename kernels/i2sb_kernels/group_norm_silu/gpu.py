@@ -118,10 +118,11 @@ def stats_kernel(
 ):  # fmt: skip
     """Write mean and M2 of COLUMNS channels in one chunk of one image, partial [N, chunks, 2, C]; and total."""
     C: tl.constexpr = C1 + C2
-    chunk = tl.program_id(0)
-    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    blocks: tl.constexpr = (C + COLUMNS - 1) // COLUMNS  # programs that run together read neighbouring channels
+    chunk = tl.program_id(0) // blocks
+    c = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     used = c < C
-    image = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(1).to(tl.int64)
     count = tl.minimum(CHUNK, H * W - chunk * CHUNK)
     if bias_ptr is not None:
         bias_ptr += tl.load(step_ptr).to(tl.int64) * C1
@@ -195,10 +196,11 @@ def apply_kernel(
 ):  # fmt: skip
     """Write ROWS pixels of COLUMNS channels; x is total where there is one."""
     C: tl.constexpr = C1 + C2
-    pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    blocks: tl.constexpr = (C + COLUMNS - 1) // COLUMNS  # programs that run together read neighbouring channels
+    pixel = tl.program_id(0) // blocks * ROWS + tl.arange(0, ROWS)
+    c = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)
     used = c < C
-    image = tl.program_id(2).to(tl.int64)
+    image = tl.program_id(1).to(tl.int64)
     moved_ptr += image * 3 * C + c
     mean = tl.load(moved_ptr, mask=used, other=0.0)
     scale = tl.load(moved_ptr + C, mask=used, other=0.0)
@@ -320,7 +322,7 @@ def group_norm_silu(
         if h * w <= SMALL:
             width, taken = (c1 + c2) // groups, max(1, 16 * groups // (c1 + c2))
             columns = triton.next_power_of_2(taken * width)
-            tile = TILE // 2 if "down" in (resize, residual_resize) else TILE  # four pixels are loaded for each
+            tile = _tile(resize, residual_resize)
             rows = max(1, min(tile // columns, triton.next_power_of_2(h * w)))
             small_kernel[(triton.cdiv(groups, taken), n)](
                 x, bias, residual, second, total, gamma, beta, step, out, h, w, eps, WIDTH=width, TAKEN=taken,
@@ -331,11 +333,16 @@ def group_norm_silu(
             columns = _columns(c1 + c2)
             rows = TILE // columns
             written = h * w // 4 if resize == "down" else h * w
-            grid = (triton.cdiv(written, rows), triton.cdiv(c1 + c2, columns), n)
+            grid = (triton.cdiv(written, rows) * triton.cdiv(c1 + c2, columns), n)
             source, added = (x, bias) if total is None else (total, None)
             apply_kernel[grid](
-                source, added, second, step, moved, out, h, w, ROWS=rows, COLUMNS=columns, **shape, **how
-            )
+                source, added, second, step, moved, out, h, w, ROWS=rows, COLUMNS=columns, enable_fp_fusion=False,
+                **shape, **how,
+            )  # fmt: skip
+
+
+def _tile(*resized: Resize) -> int:
+    return TILE // 2 if "down" in resized else TILE  # four pixels are loaded for each
 
 
 def _columns(channels: int) -> int:
@@ -354,9 +361,10 @@ def _moved(
     chunks, columns = triton.cdiv(h * w, CHUNK), _columns(c1 + c2)
     partial = x.new_empty((n, chunks, 2, c1 + c2), dtype=torch.float32)
     moved = x.new_empty((n, 3, c1 + c2), dtype=torch.float32)
-    stats_kernel[(chunks, triton.cdiv(c1 + c2, columns), n)](
+    stats_kernel[(chunks * triton.cdiv(c1 + c2, columns), n)](
         x, bias, residual, second, total, step, partial, h, w, chunks, C1=c1, C2=c2,
-        RESIDUAL=_RESIZE[residual_resize], CHUNK=CHUNK, ROWS=TILE // columns, COLUMNS=columns, enable_fp_fusion=False,
+        RESIDUAL=_RESIZE[residual_resize], CHUNK=CHUNK, ROWS=_tile(residual_resize) // columns, COLUMNS=columns,
+        enable_fp_fusion=False,
     )  # fmt: skip
     width = (c1 + c2) // groups
     columns = triton.next_power_of_2(width)

@@ -19,10 +19,12 @@ def philox4x32_10(c0, c1, c2, c3, k0, k1):
     for _ in tl.static_range(10):
         old0 = c0
         old2 = c2
-        c0 = tl.umulhi(m1, old2) ^ c1 ^ k0
-        c2 = tl.umulhi(m0, old0) ^ c3 ^ k1
-        c1 = m1 * old2
-        c3 = m0 * old0
+        wide0 = old0.to(tl.uint64) * m0.to(tl.uint64)  # one instruction, where umulhi and * are two
+        wide2 = old2.to(tl.uint64) * m1.to(tl.uint64)
+        c0 = (wide2 >> 32).to(tl.uint32) ^ c1 ^ k0
+        c2 = (wide0 >> 32).to(tl.uint32) ^ c3 ^ k1
+        c1 = wide2.to(tl.uint32)
+        c3 = wide0.to(tl.uint32)
         k0 = k0 + w0
         k1 = k1 + w1
     return c0, c1, c2, c3
