@@ -1,4 +1,5 @@
 // Image in, image out, with the host's own engine: every way that pixels can lie in memory, and every way to load.
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdio>

@@ -1,5 +1,6 @@
 // Any sequence of calls that keeps the one rule that C cannot check: a pointer is NULL, or to something that lives and
 // is as large as was said. Every call succeeds, or fails with a sentence and leaves its outputs as they were.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
