@@ -120,7 +120,7 @@ def _prove_engine(request: Request) -> Proof:
     with _as_onnx(request.source, about.info.dtype) as model:
         require_source(request.exported, about, model)
         proof = Proof(verify.verify_typed(model, about.precision))
-        if architecture_here() is None:
+        if architecture_here() not in about.architectures:
             proof.notes.append("not run here: the engine itself; compare it on its GPU.")
             return proof
         ways = [Way("pytorch", str(request.source)), Way("tensorrt", str(request.exported.resolve()))]

@@ -14,11 +14,14 @@ import onnx
 
 from i2sb_export.typed import retyped
 from i2sb_rt.engines.engine_file import (
+    MODULES,
     EngineFile,
     Profile,
     Shape,
     architecture_here,
+    gpu_here,
     library,
+    logger,
     read_note,
     write_engine,
 )
@@ -98,32 +101,40 @@ def build_engine(
     """
     if target.suffix != ".engine":
         raise UsageError(f"{target}: the name of an engine ends in .engine.")
-    trt = library()
+    trt = _library()
     info = read_info(source)
     if info.is_quantized:
         raise UsageError(f"{source}: is in int8, for CPUs; build the engine of the model that it was made of.")
     if info.holds_points:
         raise UsageError(f"{source}: engines are for images; points run from .onnx files.")
     profile = parse_shapes(shapes, info)
+    chosen = _chosen(trt, architectures)
     builder, network = _parsed(trt, retyped(onnx.load(str(source)), precision))
     config = builder.create_builder_config()
     ranges = builder.create_optimization_profile()
     extremes = (profile.min, profile.opt, profile.max)
     ranges.set_shape("x", *((batch, info.in_channels, height, width) for batch, height, width in extremes))
     ranges.set_shape("t", *((batch,) for batch, _, _ in extremes))
-    config.add_optimization_profile(ranges)
-    chosen = _choose(trt, config, architectures)
+    _require(config.add_optimization_profile(ranges) >= 0, trt)
+    config.clear_flag(trt.BuilderFlag.TF32)  # which is on by default: fp32 means fp32
+    ours = getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+    if ours is not None:  # TensorRT-RTX runs in CUDA graphs only if all memory is given to it
+        config.set_flag(ours)
+    known = getattr(trt, "ComputeCapability", None)
+    if known is not None:
+        config.num_compute_capabilities = len(chosen)
+        for index, name in enumerate(chosen):
+            _require(config.set_compute_capability(getattr(known, name.upper()), index), trt)
     monitor = _monitor(trt, report) if report is not None else None
     if monitor is not None:
         config.progress_monitor = monitor
     timings = _Timings(trt, config)
     data = builder.build_serialized_network(network, config)
-    if data is None:
-        raise DeviceError(f"{source}: {trt.__name__} {trt.__version__} built no engine; what it said stands above.")
+    _require(data is not None, trt)
     timings.keep()
     about = EngineFile(
         info=info, library=trt.__name__, version=trt.__version__, architectures=chosen, precision=precision,
-        profile=profile, source_sha256=file_sha256(source),
+        profile=profile, source_sha256=file_sha256(source), gpu=gpu_here() if known is None else "",
     )  # fmt: skip
     write_engine(target, memoryview(data), about)
     return read_note(target)
@@ -131,7 +142,7 @@ def build_engine(
 
 def layers_of(model: onnx.ModelProto) -> Layers:
     """Parse a network of `typed.retyped` as for an engine, and tell the types that its layers compute in."""
-    _, network = _parsed(library(), model)
+    _, network = _parsed(_library(), model)
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     counts = Counter((layer.type.name, layer.get_output(0).dtype.name) for layer in layers if layer.num_outputs)
     ports = [network.get_input(i) for i in range(network.num_inputs)]
@@ -139,13 +150,25 @@ def layers_of(model: onnx.ModelProto) -> Layers:
     return Layers(counts, {port.name: port.dtype.name for port in ports})
 
 
+def _library() -> Any:
+    """Return TensorRT, or without a GPU TensorRT-RTX, which alone can build there; see `library`."""
+    return library(MODULES[::-1] if architecture_here() is None else MODULES)
+
+
+def _require(done: bool, trt: Any) -> None:
+    if not done:
+        raise DeviceError(f"{trt.__name__} {trt.__version__} built no engine; what it said stands above.")
+
+
 def _parsed(trt: Any, model: onnx.ModelProto) -> tuple[Any, Any]:
     """Return a builder and the network of a typed model; the builder must live as long as the network."""
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
+    try:
+        builder = trt.Builder(logger(trt))
+    except TypeError as error:  # so its bindings say that there is no driver, or one that is too old
+        raise DeviceError(f"{trt.__name__} {trt.__version__} cannot start; what it said stands above.") from error
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # later releases know no other networks
     network = builder.create_network(0 if typed is None else 1 << int(typed))
-    parser = trt.OnnxParser(network, logger)
+    parser = trt.OnnxParser(network, logger(trt))
     with tempfile.TemporaryDirectory() as folder:
         if model.ByteSize() < _LARGEST:
             good = parser.parse(model.SerializeToString())
@@ -159,39 +182,44 @@ def _parsed(trt: Any, model: onnx.ModelProto) -> tuple[Any, Any]:
     return builder, network
 
 
-def _choose(trt: Any, config: Any, architectures: Sequence[str]) -> tuple[str, ...]:
-    """Set the GPUs that the engine is for, and return their names."""
-    known = getattr(trt, "ComputeCapability", None)
-    if known is None or not architectures:
-        here = architecture_here()
-        if list(architectures) not in ([], [here]):
-            raise UsageError(f"--arch: {trt.__name__} builds for the GPU that is here ({here or 'none'}); leave it out")
-        if here is None:
-            raise DeviceError("there is no GPU to build for; name one with --arch, which TensorRT-RTX alone can do.")
-        return (here,)
-    names = [name.lower() for name in known.__members__ if re.fullmatch("SM[0-9]+", name)]
-    for name in architectures:
+def _chosen(trt: Any, architectures: Sequence[str]) -> tuple[str, ...]:
+    """Return the GPUs that the engine is for: those asked for, or the one that is here."""
+    known, here = getattr(trt, "ComputeCapability", None), architecture_here()
+    if known is None and list(architectures) not in ([], [here]):
+        raise UsageError(f"--arch: {trt.__name__} builds for the GPU that is here ({here or 'none'}); leave it out")
+    if not architectures and here is None:
+        raise DeviceError("there is no GPU to build for; name one with --arch, which TensorRT-RTX alone can do.")
+    chosen = tuple(architectures) or (str(here),)
+    names = chosen if known is None else [name.lower() for name in known.__members__ if re.fullmatch("SM[0-9]+", name)]
+    for name in chosen:
         if name not in names:
-            raise UsageError(f"--arch {name}: {trt.__name__} {trt.__version__} builds for {', '.join(names)}")
-    config.num_compute_capabilities = len(architectures)
-    for index, name in enumerate(architectures):
-        config.set_compute_capability(getattr(known, name.upper()), index)
-    return tuple(architectures)
+            told = f"--arch {name}" if architectures else f"this GPU is {name}"
+            raise UsageError(
+                f"{told}: {trt.__name__} {trt.__version__} builds for {', '.join(names)}; for others, such as sm90, "
+                "there is TensorRT itself: pip install tensorrt"
+            )
+    return chosen
 
 
 class _Timings:
     """The builder's measurements of kernels, kept between runs in the user's cache."""
 
+    path: Path | None
+
     def __init__(self, trt: Any, config: Any) -> None:
         self.config = config
         # Without a GPU nothing is measured, and TensorRT-RTX refuses to make a cache.
-        folder = None if architecture_here() is None else cache_folder("tensorrt")
-        self.path = None if folder is None else folder / f"{trt.__name__}-{trt.__version__}.timings"
-        if self.path is not None:
-            before = self.path.read_bytes() if self.path.exists() else b""
-            cache = config.create_timing_cache(before) or config.create_timing_cache(b"")
-            if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
-                self.path = None
+        folder = None if architecture_here() is None else cache_folder("timings")
+        if folder is None:
+            self.path = None
+            return
+        gpu = re.sub(r"\W+", "-", gpu_here())
+        self.path = folder / f"{trt.__name__}-{trt.__version__}-{gpu}.timings"
+        for blob in (self.path.read_bytes() if self.path.exists() else b"", b""):
+            cache = config.create_timing_cache(blob)
+            if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+                return
+        self.path = None
 
     def keep(self) -> None:
         cache = self.config.get_timing_cache() if self.path is not None else None

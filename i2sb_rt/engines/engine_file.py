@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +37,31 @@ def library(wanted: Sequence[str] = MODULES) -> Any:
     raise DeviceError(f"engines need {' or '.join(wanted)}: pip install 'i2sb-rt[tensorrt]'.")
 
 
+@functools.cache
+def logger(trt: Any) -> Any:
+    """Return the one logger of a module of TensorRT, which all its objects share; it writes warnings to stderr.
+
+    Its own logger writes to stdout, where pictures and JSON may go.
+    """
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if int(severity) <= int(trt.ILogger.WARNING):
+                print(f"{trt.__name__}: {msg}", file=sys.stderr)
+
+    return Log()
+
+
+def gpu_here() -> str:
+    """Return the name of PyTorch's GPU, such as NVIDIA H100 80GB HBM3."""
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
 def architecture_here() -> str | None:
     """Tell what PyTorch's GPU is, such as sm89; None where there is none, or no PyTorch."""
     if importlib.util.find_spec("torch") is None:
@@ -60,7 +87,8 @@ class Profile:
 class EngineFile:
     """What stands beside an engine. library, version: what built it and alone can read it; architectures: such as sm89.
 
-    precision: that of its activations. source_sha256: of the .onnx file that it was built of. size, sha256: its own.
+    precision: that of its activations. source_sha256: of the .onnx file that it was built of. gpu: the name of the only
+    GPU that it is for, "" where any of its architectures will do. size, sha256: its own.
     """
 
     info: ModelInfo
@@ -70,6 +98,7 @@ class EngineFile:
     precision: str
     profile: Profile
     source_sha256: str
+    gpu: str = ""
     size: int = 0
     sha256: str = ""
 
@@ -115,7 +144,7 @@ def read_note(path: Path) -> EngineFile:
 def _parsed(facts: Any, source: str) -> EngineFile:
     if not isinstance(facts, Mapping) or facts["format"] != FORMAT:
         raise ValueError("format")
-    texts = {key: facts[key] for key in ("library", "version", "precision", "source_sha256", "sha256")}
+    texts = {key: facts[key] for key in ("library", "version", "precision", "source_sha256", "gpu", "sha256")}
     if not all(isinstance(text, str) for text in texts.values()) or not re.fullmatch("[0-9a-f]{64}", texts["sha256"]):
         raise ValueError("texts")
     if not isinstance(facts["info"], Mapping) or not all(isinstance(text, str) for text in facts["info"].values()):
@@ -137,11 +166,11 @@ def _parsed(facts: Any, source: str) -> EngineFile:
     )
 
 
-def load_engine(path: Path, library: str, version: str, architecture: str) -> tuple[EngineFile, bytes]:
+def load_engine(path: Path, library: str, version: str, architecture: str, gpu: str) -> tuple[EngineFile, bytes]:
     """Return an engine's note and bytes, after making sure that they belong together and can run here.
 
-    library, version: of what is to read it; architecture: of the GPU. Raises DeviceError for an engine of another of
-    these, ModelFileError for one that is missing, cut short or not the one that its note tells of.
+    library, version: of what is to read it; architecture, gpu: of the GPU, and its name. Raises DeviceError for an
+    engine of another of these, ModelFileError for one that is missing, cut short or not the one that its note tells of.
     """
     about = read_note(path)
     if (about.library, about.version) != (library, version):
@@ -151,6 +180,8 @@ def load_engine(path: Path, library: str, version: str, architecture: str) -> tu
         )
     if architecture not in about.architectures:
         raise DeviceError(f"{path}: was built for {', '.join(about.architectures)}, but this GPU is {architecture}.")
+    if about.gpu not in ("", gpu):
+        raise DeviceError(f"{path}: was built for {about.gpu}, but this GPU is {gpu}; build it again.")
     try:
         if path.stat().st_size != about.size:
             raise ModelFileError(f"{path}: is {path.stat().st_size} bytes long, not {about.size}: it was cut short.")

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from i2sb_kernels.bridge_step import COLUMNS, bridge_step
 from i2sb_rt import _core
 from i2sb_rt.engines.tiles import Tiles
+from i2sb_rt.errors import DeviceError
 from i2sb_rt.networks.fused import FusedUNet
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Planes(ABC):
 
     def __init__(self, device: str) -> None:
         self.step = torch.zeros(1, dtype=torch.int32, device=device)
-        self.times = torch.zeros(0, device=device)
-        self.capacity = 0
+        self.capacity = 1024
+        self.times = torch.zeros(self.capacity, device=device)
 
     def set_times(self, times: Tensor) -> bool:
         """Take the times [rows] of a plan; True if they moved, so that captured graphs are void."""
@@ -189,12 +190,14 @@ def _staged(array: NDArray[Any], buffer: Tensor) -> Tensor:
 class Loop:
     """Runs plans on the device of a network. bucket: the batch that is always run, None for the next larger one.
 
-    With a bucket an image's bytes do not depend on its company: every kernel meets the same shapes. Where there are
-    tiles it is the batch of tiles, and images are taken one by one.
+    With a bucket an image's bytes do not depend on its company: every kernel meets the same shapes. Images in tiles are
+    taken one by one then; tiles: how many of them at a time, None is the bucket, or what a call asks for.
     """
 
-    def __init__(self, network: FusedUNet | Planes, tf32: bool = False, bucket: int | None = None) -> None:
-        self.network, self.tf32, self.bucket = network, tf32, bucket
+    def __init__(
+        self, network: FusedUNet | Planes, tf32: bool = False, bucket: int | None = None, tiles: int | None = None
+    ) -> None:
+        self.network, self.tf32, self.bucket, self.tiles = network, tf32, bucket, tiles or bucket
         self.graphed = network.step.device.type == "cuda"
         self._steps: OrderedDict[Shape, Step] = OrderedDict()
         self._pool: Any = None
@@ -245,7 +248,7 @@ class Loop:
             batch=batch, channels=channels, height=height, width=width, cond=0 if cond is None else cond.shape[1],
             masked=mask is not None, reads_x1=used["c"] or mask is not None, history=2 if used["e"] else int(used["d"]),
             clip=clip, known=known, states=len(rows) if trajectory else 0, tile=tile, overlap=overlap,
-            group=self.bucket or group or batch,
+            group=self.tiles or group or batch,
         )  # fmt: skip
         if self.network.set_times(torch.tensor(rows[:, 0])):
             self._steps.clear()
@@ -323,9 +326,14 @@ class Loop:
         graph = torch.cuda.CUDAGraph()
         back = torch.cuda.stream(torch.cuda.current_stream())  # a capture that fails leaves its stream behind
         how = {"pool": self._pool, "stream": self._stream, "capture_error_mode": "thread_local"}
-        with _CAPTURING, back, torch.cuda.graph(graph, **how):
-            for _ in range(count):
-                step.run()
+        try:
+            with _CAPTURING, back, torch.cuda.graph(graph, **how):
+                for _ in range(count):
+                    step.run()
+        except RuntimeError as error:  # the end of a failed capture fails too; what came first is what matters
+            if isinstance(error.__context__, DeviceError | torch.OutOfMemoryError):
+                raise error.__context__ from error
+            raise
         for name, value in kept.items():
             getattr(step, name).copy_(value)
         self.network.step.zero_()

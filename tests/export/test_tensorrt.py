@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 
+from i2sb_export import tensorrt
 from i2sb_export.onnx import export_onnx
 from i2sb_export.tensorrt import build_engine, layers_of, parse_shapes
 from i2sb_export.typed import retyped
@@ -54,9 +55,9 @@ def test_the_jpeg_model_becomes_an_engine_for_two_gpus(tmp_path: Path, capsys: p
     told = capsys.readouterr().out
     assert "sm89, sm120, 1x64x64, 1x512x512, 1x1024x1024 pixels" in told
     assert "35 in HALF" in told
-    assert "not run here" in told
+    assert "not run here" in told or architecture_here() in ("sm89", "sm120")
     version = library().__version__
-    about, data = load_engine(target, "tensorrt_rtx", version, "sm120")
+    about, data = load_engine(target, "tensorrt_rtx", version, "sm120", "a GPU")
     assert (about.info, about.precision) == (read_info(models.find("jpeg")), "fp16")
     assert about.profile == Profile(min=(1, 64, 64), opt=(1, 512, 512), max=(1, 1024, 1024))
     assert len(data) == target.stat().st_size
@@ -64,7 +65,7 @@ def test_the_jpeg_model_becomes_an_engine_for_two_gpus(tmp_path: Path, capsys: p
     with pytest.raises(ModelFileError, match="it is stale, build it again"):
         require_source(target, about, models.find("sr4x"))
     with pytest.raises(DeviceError, match="was built for sm89, sm120, but this GPU is sm90"):
-        load_engine(target, "tensorrt_rtx", version, "sm90")
+        load_engine(target, "tensorrt_rtx", version, "sm90", "a GPU")
 
 
 @rtx
@@ -146,6 +147,32 @@ def test_a_machine_without_tensorrt_is_told_what_to_install(monkeypatch: pytest.
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DeviceError, match=r"pip install 'i2sb-rt\[tensorrt\]'"):
         build_engine(models.find("jpeg"), tmp_path / "m.engine", architectures=["sm89"])
+
+
+@rtx
+def test_the_gpu_that_is_here_is_the_default_and_may_be_one_that_cannot_be_built_for(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt, "gpu_here", lambda: "a GPU")
+    monkeypatch.setattr(tensorrt, "cache_folder", lambda _: None)
+    monkeypatch.setattr(tensorrt, "architecture_here", lambda: "sm86")
+    about = build_engine(exported.path, tmp_path / "m.engine", "fp16", "16:32:32")
+    assert (about.architectures, about.gpu) == (("sm86",), "")
+    monkeypatch.setattr(tensorrt, "architecture_here", lambda: "sm90")
+    with pytest.raises(UsageError, match=r"this GPU is sm90: tensorrt_rtx .* pip install tensorrt"):
+        build_engine(exported.path, tmp_path / "n.engine", "fp16", "16:32:32")
+    assert not (tmp_path / "n.engine").exists()
+
+
+@rtx
+def test_a_builder_says_nothing_on_stdout(exported: Exported, capfd: pytest.CaptureFixture[str]) -> None:
+    broken = onnx.load(exported.path)
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ModelFileError, match="cannot read the network"):
+        layers_of(broken)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "tensorrt_rtx: " in err
 
 
 @rtx

@@ -1,6 +1,7 @@
 """Built engines on disk: nothing reaches an engine's own loader but the bytes that its note tells of."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from i2sb_rt.errors import DeviceError, ModelFileError, OutputError
 from i2sb_rt.model_file import ModelInfo
 
 DATA = bytes(range(256)) * 5
-HERE = ("tensorrt_rtx", "1.7.1", "sm89")
+HERE = ("tensorrt_rtx", "1.7.1", "sm89", "a GPU")
 
 
 @pytest.fixture
@@ -35,14 +36,21 @@ def test_an_engine_comes_back_with_all_that_is_known_of_it(engine: Path, toy_inf
 @pytest.mark.parametrize(
     ("here", "words"),
     [
-        (("tensorrt_rtx", "1.7.2", "sm89"), "was built by tensorrt_rtx 1.7.1, which alone can read it"),
-        (("tensorrt", "1.7.1", "sm89"), "but tensorrt 1.7.1 is here"),
-        (("tensorrt_rtx", "1.7.1", "sm90"), "was built for sm89, sm120, but this GPU is sm90"),
+        (("tensorrt_rtx", "1.7.2", "sm89", "a GPU"), "was built by tensorrt_rtx 1.7.1, which alone can read it"),
+        (("tensorrt", "1.7.1", "sm89", "a GPU"), "but tensorrt 1.7.1 is here"),
+        (("tensorrt_rtx", "1.7.1", "sm90", "a GPU"), "was built for sm89, sm120, but this GPU is sm90"),
     ],
 )
-def test_another_library_or_gpu_is_refused(engine: Path, here: tuple[str, str, str], words: str) -> None:
+def test_another_library_or_gpu_is_refused(engine: Path, here: tuple[str, str, str, str], words: str) -> None:
     with pytest.raises(DeviceError, match=words):
         load_engine(engine, *here)
+
+
+def test_an_engine_of_one_gpu_alone_is_refused_on_its_like(engine: Path) -> None:
+    write_engine(engine, DATA, replace(read_note(engine), gpu="NVIDIA H100 80GB HBM3"))
+    with pytest.raises(DeviceError, match="was built for NVIDIA H100 80GB HBM3, but this GPU is a GPU; build it again"):
+        load_engine(engine, *HERE)
+    assert load_engine(engine, *HERE[:3], "NVIDIA H100 80GB HBM3")[1] == DATA
 
 
 @pytest.mark.parametrize("kept", [0, 1, 640, 1279])
@@ -79,6 +87,7 @@ def test_an_engine_without_its_note_or_a_note_without_its_engine_is_refused(engi
         {"architectures": "sm89"},
         {"architectures": [89]},
         {"library": None},
+        {"gpu": None},
         {"profile": {"min": [1, 64, 64], "opt": [1, 64, 64]}},
         {"profile": {"min": [1, 64], "opt": [1, 64, 64], "max": [1, 64, 64]}},
         {"profile": {"min": [1, 64, -64], "opt": [1, 64, 64], "max": [1, 64, 64]}},
