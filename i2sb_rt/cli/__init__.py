@@ -37,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         stdout.drop()
         return 141
     except Exception as error:
-        return _report_failure(error)
+        return report_failure(error)
 
 
-def _report_failure(error: BaseException) -> int:
+def report_failure(error: BaseException) -> int:
     """Print an error as one sentence, with a traceback where I2SB_RT_DEBUG is set; return its exit code."""
     from i2sb_rt.cli.report import printable
 

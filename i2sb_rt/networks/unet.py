@@ -127,6 +127,8 @@ class AttentionBlock(nn.Module):
         flat = x.flatten(2)
         qkv = self.qkv(self.norm(flat)).unflatten(1, (self.heads, 3, -1)).transpose(-1, -2)
         q, k, v = qkv.unbind(2)
+        if x.is_cuda:  # the fused kernels want a pixel's channels side by side
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).flatten(1, 2)
         out: Tensor = flat + self.proj_out(h)
         return out.reshape(x.shape)

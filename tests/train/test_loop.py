@@ -172,6 +172,26 @@ def test_a_signal_ends_the_run_after_its_step_with_a_checkpoint(make_recipe: Mak
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
+def test_a_launcher_may_repeat_its_signal(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch system sends SIGTERM to every process, and torchrun sends it to its own once more."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    run = trainer(make_recipe(), tmp_path)
+    step = run.step
+
+    def interrupted(batch: Sample) -> float:
+        for _ in range(2):
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+            signal.raise_signal(signal.SIGTERM)
+        return step(batch)
+
+    run.step = interrupted  # type: ignore[method-assign]
+    with Progress(0, 60, 1000) as progress:
+        assert not run.run(progress)
+    assert checkpoint.checkpoints(tmp_path) == [checkpoint.checkpoint_path(tmp_path, 1)]
+
+
 def test_the_rate_warms_up_stays_and_falls(make_recipe: MakeRecipe) -> None:
     train = make_recipe(train={"steps": 100, "warmup": 10, "decay": 40, "lr": 1.0, "lr_end": 0.1}).train
     rates = [learning_rate(step, train) for step in range(100)]

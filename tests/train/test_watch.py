@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from i2sb_rt.cli import main
 from i2sb_rt.errors import UsageError
 from i2sb_train.data import batches
 from i2sb_train.loop import Pictures, Trainer
+from i2sb_train.probe import probe
 from i2sb_train.procedural import dead_leaves
 from i2sb_train.progress import Progress
 from i2sb_train.recipe import Recipe
@@ -140,3 +142,18 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(tmp_path: Path, capfd: pyte
     assert hours == pytest.approx(60 / steps, rel=0.02)
     assert "waiting for data" in told
     assert not out.exists()
+
+
+def test_a_dry_run_times_the_compiled_network(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = []
+
+    def backend(module: torch.fx.GraphModule, _: list[torch.Tensor]) -> object:
+        compiled.append(module)
+        return module
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    recipe = make_recipe(train={"compile": True, "batch": 2}, data={"crop": 16})
+    assert probe(Trainer(recipe, Pictures([], []), tmp_path)) == 0
+    assert compiled

@@ -72,7 +72,7 @@ def save_state(path: Path, state: State, recipe: Recipe) -> None:
         tensors[f"ema/{name}"] = state.ema[name]
         moments = state.optimizer.state.get(parameter, {}) if state.updates else {}
         tensors |= {f"adam/{key}/{name}": moments[key] for key in MOMENTS if key in moments}
-    flat = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    flat = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     metadata = {
         "format": FORMAT,
         "step": str(state.step),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -165,7 +166,9 @@ def batches(
     Step s holds the samples s * batch up to (s + 1) * batch - 1, each process an equal run of them. pin: into memory
     that a GPU can copy from by itself. Raises what a sample raises, with its own words.
     """
-    batch, workers = samples.recipe.train.batch, min(samples.recipe.data.workers, cores())
+    batch = samples.recipe.train.batch
+    fair = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    workers = min(samples.recipe.data.workers, fair)
     share = batch // count
     starts = range(first * batch + rank * share, last * batch, batch)
     loader: DataLoader[Sample | I2SBError] = DataLoader(

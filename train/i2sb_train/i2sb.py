@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,10 @@ from i2sb_train import recipe
 
 @dataclass(frozen=True)
 class Bridge:
-    """The schedule's columns that training reads, float64 [N] on the CPU, and the switches of `recipe.Bridge`."""
+    """The schedule's columns that training reads, float64 [N], and the switches of `recipe.Bridge`.
+
+    Steps that are looked up in them lie on their device, the CPU at first.
+    """
 
     mu_x0: Tensor
     mu_x1: Tensor
@@ -43,6 +46,11 @@ class Bridge:
         )
         return cls(mu_x0, mu_x1, std_sb, std_fwd, times, *switches)
 
+    def to(self, device: torch.device) -> Bridge:
+        """Move the columns to a device."""
+        names = ("mu_x0", "mu_x1", "std_sb", "std_fwd", "times")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
     @property
     def interval(self) -> int:
         """The number of bridge steps, N."""
@@ -62,7 +70,7 @@ class Bridge:
         At every other step sampling leaves the known pixels at x1 + std_sb z, or at x1 with OT-ODE, as `point` does
         for x0 = x1; only its first call sees them as they are.
         """
-        is_last = (steps == self.interval - 1).to(x.device)
+        is_last = steps == self.interval - 1
         return torch.where(is_last[:, None, None, None], x1, x)
 
     def seen(self, x: Tensor, cond: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -105,4 +113,4 @@ def elements(clean: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def _column(values: Tensor, steps: Tensor, like: Tensor) -> Tensor:
-    return values[steps].to(like.device, like.dtype)[:, None, None, None]
+    return values[steps].to(like.dtype)[:, None, None, None]

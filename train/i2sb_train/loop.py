@@ -118,7 +118,11 @@ class Trainer:
         self.processes = processes
         self.device = processes.device
         self.watch = watch or Watch()
-        self.bridge = Bridge.of(recipe.bridge)
+        self.bridge = Bridge.of(recipe.bridge).to(self.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # crops are all of one size
+            if recipe.train.precision == "fp32":
+                torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         self.state = new_state(recipe, self.device)
         self.samples = Samples(recipe, pictures.train)
         crop, multiple, factor = recipe.validation.crop, self.state.network.multiple, recipe.degradation.factor
@@ -149,9 +153,7 @@ class Trainer:
         with stop_on_signals(self._signal):
             loader = batches(self.samples, state.step, train.steps, processes.rank, processes.count, pin)
             while state.step < train.steps and not self.stopping:
-                began = time.monotonic()
-                batch = self._next(loader)
-                progress.waited(time.monotonic() - began)
+                batch = self._next(loader, progress)
                 loss = self.step(batch)
                 progress.step(state.step, loss)
                 if not processes.leads:
@@ -169,15 +171,17 @@ class Trainer:
         progress.line(f"stopped after step {state.step}; --resume goes on from there.")
         return False
 
-    def _next(self, loader: Iterator[Sample]) -> Sample:
+    def _next(self, loader: Iterator[Sample], progress: Progress) -> Sample:
         """Return the next batch; where one process has none, all save what they have and fail."""
         error: Exception | None = None
         batch: Sample | None = None
+        began = time.monotonic()
         try:
             batch = next(loader)
         except Exception as caught:
             error = caught
-        failures = torch.tensor(error is not None, dtype=torch.int64, device=self.device)
+        progress.waited(time.monotonic() - began)
+        failures = torch.tensor(error is not None, dtype=torch.int64)
         if self.processes.sum(failures).item():
             self._save_together()
             raise error or FollowingError("another process had no batch to train on, and said why.")
@@ -205,7 +209,7 @@ class Trainer:
         train, state, processes = self.recipe.train, self.state, self.processes
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, train)
-        counts = elements(batch.clean, batch.mask).to(self.device)
+        counts = elements(batch.clean, batch.mask).to(self.device, non_blocking=True)
         count = processes.sum(counts.sum())
         found = torch.zeros(2, dtype=torch.float64, device=self.device)
         whole = len(batch.clean)
@@ -220,9 +224,11 @@ class Trainer:
             self.watch.errors(part.step, sums.detach() / counts[first : first + len(part.clean)])
             found[0] += loss.detach()
         found[1] = self._signalled
-        total, signals = map(float, processes.sum(found))
+        processes.sum(found)
         state.scaler.unscale_(state.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(state.network.parameters(), train.clip))
+        clipped = nn.utils.clip_grad_norm_(state.network.parameters(), train.clip)
+        total: float
+        total, signals, norm = torch.cat([found, clipped.double()[None]]).tolist()  # one wait for the device a step
         self._check(total, norm)
         state.scaler.step(state.optimizer)
         state.scaler.update()
@@ -253,7 +259,7 @@ class Trainer:
         assert clean is not None
         assert given is not None
         x0, x1 = to_signal(clean).to(dtype), to_signal(given).to(dtype)
-        steps = batch.step
+        steps = batch.step.to(self.device, non_blocking=True)
         x = self.bridge.point(x0, x1, steps, None if z is None else z.to(dtype))
         if mask is not None:
             x = self.bridge.begun(x, x1, steps)
@@ -305,7 +311,10 @@ class Trainer:
 
 
 class stop_on_signals:
-    """While active, the first SIGINT or SIGTERM asks for a stop after the current step; a second ends the process."""
+    """While active, the first SIGINT or SIGTERM asks for a stop after the current step; a second ends the process.
+
+    Under torchrun only its SIGKILL does that, when its time to stop is over.
+    """
 
     def __init__(self, stop: Callable[[], None]) -> None:
         self.stop = stop
@@ -313,7 +322,8 @@ class stop_on_signals:
 
     def __enter__(self) -> None:
         def handler(signum: int, _frame: FrameType | None) -> None:
-            signal.signal(signum, signal.SIG_DFL)
+            if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun repeats what it and its processes were sent at once
+                signal.signal(signum, signal.SIG_DFL)
             self.stop()
 
         try:

@@ -123,6 +123,7 @@ def launch(args: argparse.Namespace) -> int | None:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")  # seconds that a large checkpoint may take
     where = ["--standalone"]
     if args.num_proc_node > 1 or args.port is not None:
         where = [

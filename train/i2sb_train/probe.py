@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+import warnings
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,10 +27,14 @@ def probe(trainer: Trainer) -> int:
     weights = list(state.network.parameters())
     count = sum(p.numel() for p in weights)
     kept = sum(p.numel() * p.element_size() for p in weights) * 5  # weights, gradients, mean, two moments
-    loader = iter(batches(trainer.samples, 0, _STEPS + _WARMUP, here.rank, here.count))
+    on_gpu = here.device.type == "cuda"
+    loader = iter(batches(trainer.samples, 0, _STEPS + _WARMUP, here.rank, here.count, pin=on_gpu))
     counter = FlopCounterMode(display=False)
-    with counter:
+    # A network first called while counting would never be compiled; of the counter's hooks torch.compile warns.
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings(action="ignore"), counter:
         trainer.step(next(loader))
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(here.device)
     seconds, waits = [], []
     for _ in range(_STEPS + _WARMUP - 1):
         began = time.monotonic()
@@ -40,7 +45,7 @@ def probe(trainer: Trainer) -> int:
     seconds, waits = seconds[_WARMUP - 1 :], waits[_WARMUP - 1 :]
     median = sorted(seconds)[_STEPS // 2]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
-    if here.device.type == "cuda":
+    if on_gpu:
         peak = torch.cuda.max_memory_allocated(here.device)
     hours = recipe.train.steps * median / 3600
     flop = counter.get_total_flops() * here.count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from i2sb_rt.cli import report_failure
 from i2sb_rt.errors import I2SBError, UsageError
 
 # How long processes wait for one that scores, reads or writes alone.
@@ -47,7 +49,7 @@ class Processes:
         """Give every process the leading one's number."""
         if self.count == 1:
             return number
-        held = torch.tensor(number, device=self.device)
+        held = torch.tensor(number)
         self.share([held])
         return int(held.item())
 
@@ -72,7 +74,7 @@ class Processes:
 
     def require_equal(self, number: int, what: str) -> None:
         """Raise UsageError, everywhere, unless every process has the same number of 63 bits."""
-        differs = torch.tensor(self.share_number(number) != number, dtype=torch.int64, device=self.device)
+        differs = torch.tensor(self.share_number(number) != number, dtype=torch.int64)
         if self.sum(differs).item():
             raise UsageError(f"the processes of this run do not see the same {what}.")
 
@@ -89,7 +91,8 @@ def processes(device: str = "auto", gpu: int | None = None) -> Iterator[Processe
     """Join the run that `torchrun` set up in the environment, or run alone; leave it at the end.
 
     device: "auto", "cpu", or "cuda", of which each process of a machine takes its own; gpu: the number of one, for a
-    run of one process. Raises UsageError for a GPU that is not there.
+    run of one process. Raises UsageError for a GPU that is not there. Tensors on a GPU are added up by NCCL, numbers of
+    the CPU by Gloo, so that nothing waits for a GPU.
     """
     kind = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -106,8 +109,17 @@ def processes(device: str = "auto", gpu: int | None = None) -> Iterator[Processe
     if count == 1:
         yield Processes(0, 1, place)
         return
-    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=PATIENCE)
+    on_gpu = kind == "cuda"
+    backend, bound = ("cpu:gloo,cuda:nccl", place) if on_gpu else ("gloo", None)
+    dist.init_process_group(backend, timeout=PATIENCE, device_id=bound)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), place)
-    finally:
+    except Exception as error:
+        if on_gpu:  # perhaps of this process alone: leaving NCCL waits for the others, which wait for this one
+            code = report_failure(error)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # and torchrun ends the others
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()

@@ -79,7 +79,7 @@ def one_call(
     """
     dtype = next((p.dtype for p in network.parameters()), torch.float32)
     x1, cond = (x.to(device, dtype) for x in start(bridge, damaged, mask, seed))
-    step = torch.tensor([bridge.interval - 1])
+    step = torch.tensor([bridge.interval - 1], device=bridge.times.device)
     hole = None if mask is None else torch.from_numpy(mask)[None, None].to(device)
     out = network(bridge.seen(x1, cond, hole), bridge.times[step].to(x1))
     return to_bytes(bridge.clean(x1, out.to(dtype), step)[0].float().cpu().numpy())

@@ -30,8 +30,10 @@ class Watch:
     def errors(self, steps: Tensor, values: Tensor) -> None:
         """Take the mean squared errors of samples, [B], and the bridge steps they were trained at, int64 [B]."""
         if self.writer is not None:
-            told = torch.stack([values.double().cpu(), torch.ones(len(values), dtype=torch.float64)])
-            self.sums.index_add_(1, steps * LEVELS // self.interval, told)
+            self.sums = self.sums.to(values.device)  # where it stays: nothing here waits for the device
+            levels = (steps * LEVELS // self.interval).to(values.device, non_blocking=True)
+            told = values.double()
+            self.sums.index_add_(1, levels, torch.stack([told, torch.ones_like(told)]))
 
     def step(self, done: int, loss: float, rate: float) -> None:
         """Take the loss and the learning rate of a step."""

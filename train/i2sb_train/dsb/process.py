@@ -64,6 +64,7 @@ class Process:
 
     def __init__(self, gammas: list[float], reference: Reference, device: torch.device) -> None:
         self.reference = reference
+        self._sizes = gammas
         self.gammas = torch.tensor(gammas, dtype=torch.float64, device=device)
         self.times = torch.cat([self.gammas.new_zeros(1), self.gammas.cumsum(0)])
         self.horizon = float(self.times[-1])
@@ -81,7 +82,7 @@ class Process:
 
     def gamma_from(self, state: int, direction: Direction) -> float:
         """Return the size of the step that leaves a state."""
-        return float(self.gammas[state if direction == "forward" else state - 1])
+        return self._sizes[state if direction == "forward" else state - 1]
 
     def gammas_from(self, states: Tensor, direction: Direction) -> Tensor:
         """Return the sizes of the steps that leave the states int64 [B], float32 [B, 1, 1, 1]."""

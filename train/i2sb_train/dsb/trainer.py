@@ -140,16 +140,17 @@ class Fitter:
         loss = errors(out, batch, gamma, recipe.bridge.prediction).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(side.network.parameters(), train.clip)
-        if not math.isfinite(float(loss.detach()) + float(norm)):
+        told, length = torch.stack([loss.detach(), norm]).tolist()  # one wait for the device a step
+        if not math.isfinite(told + length):
             raise TrainingError(
-                f"half {fit.half + 1}, step {fit.step}: the loss is {float(loss.detach())}; nothing was saved of this "
+                f"half {fit.half + 1}, step {fit.step}: the loss is {told}; nothing was saved of this "
                 f"step. Resume with a lower train.lr."
             )
         fit.optimizer.step()
         fit.optimizer.zero_grad()
         side.average(min(train.ema, (1 + fit.step) / (10 + fit.step)))
         fit.step, fit.total = fit.step + 1, fit.total + 1
-        return float(loss.detach())
+        return float(told)
 
     def cache(self) -> Cache:
         """Return what the current step draws from; made anew every train.refresh steps, the same for the same step."""
