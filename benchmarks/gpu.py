@@ -13,6 +13,7 @@ import gc
 import math
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from i2sb_rt.engines.loop import Loop
 from i2sb_rt.networks import UNet
 from i2sb_rt.networks.fused import FusedUNet
 from i2sb_rt.networks.presets import PRESETS
+from i2sb_rt.networks.unet import AttentionBlock
 
 ADM256 = PRESETS["adm256"]
 TINY = ADM256 | {"model_channels": 32, "num_head_channels": 16, "channel_mult": [1, 2]}
@@ -138,7 +140,7 @@ def measure_norm(run: Run, bandwidth: float) -> None:
 
 
 class InTheManner(nn.Module):
-    """The U-Net in the manner of the reference: weights in fp16, but norms, and what they read, in fp32."""
+    """The U-Net in the manner of the reference: weights in fp16, but norms, what they read, and softmax in fp32."""
 
     def __init__(self, network: UNet) -> None:
         super().__init__()
@@ -148,10 +150,23 @@ class InTheManner(nn.Module):
                 module.float()
                 module.register_forward_pre_hook(lambda _, given: (given[0].float(),))
                 module.register_forward_hook(lambda _, given, result: result.half())
+            if isinstance(module, AttentionBlock):
+                module.forward = partial(attend, module)  # type: ignore[method-assign]
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Map as UNet does, float32 to float32."""
         return self.network(x.half(), t).float()
+
+
+def attend(block: AttentionBlock, x: Tensor) -> Tensor:
+    """Map x [B, C, H, W] as an AttentionBlock does, the weights of every pair of pixels in memory."""
+    flat = x.flatten(2)
+    q, k, v = block.qkv(block.norm(flat)).unflatten(1, (block.heads, 3, -1)).unbind(2)
+    scale = q.shape[2] ** -0.25
+    weights = torch.einsum("nhct,nhcs->nhts", q * scale, k * scale).float().softmax(-1).to(v.dtype)
+    h = torch.einsum("nhts,nhcs->nhct", weights, v).flatten(1, 2)
+    out: Tensor = flat + block.proj_out(h)
+    return out.reshape(x.shape)
 
 
 def random_network(config: dict[str, Any], device: str) -> UNet:
