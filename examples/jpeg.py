@@ -6,6 +6,8 @@ from PIL import Image
 
 import i2sb_rt
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 source, target = sys.argv[1:]
 restorer = i2sb_rt.load("jpeg")
 with Image.open(source) as photo:

@@ -6,6 +6,8 @@ from PIL import Image
 
 import i2sb_rt
 
+if len(sys.argv) not in (4, 6):
+    sys.exit(__doc__)
 model, source, target, *choice = sys.argv[1:]
 sampler, nfe = (choice[0], int(choice[1])) if choice else (None, None)  # None is the model's own
 restorer = i2sb_rt.load(model)

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from i2sb_rt import errors as errors
     from i2sb_rt import networks as networks
     from i2sb_rt import operators as operators
     from i2sb_rt.errors import I2SBError as I2SBError
@@ -42,6 +43,7 @@ __all__ = [
     "Schedule",
     "Transport",
     "__version__",
+    "errors",
     "load",
     "load_transport",
     "networks",
@@ -56,7 +58,7 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
     if name == "__version__":
         value: Any = import_module("importlib.metadata").version("i2sb-rt")
-    elif name in ("networks", "operators"):
+    elif name in ("errors", "networks", "operators"):
         value = import_module(f"i2sb_rt.{name}")
     elif name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from i2sb_rt import exif
 from i2sb_rt.decoders import blaming, decode, kind_of, plain
 from i2sb_rt.errors import (
     ImageBrokenError,
@@ -56,11 +57,17 @@ _UPRIGHT: Final = {
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An upright 8-bit picture. colour: [H, W, 3], or [H, W] for grey; alpha: [H, W] or None; icc: a colour profile."""
+    """An upright 8-bit picture, and what its file says of it.
+
+    colour: [H, W, 3], or [H, W] for grey; alpha: [H, W] or None; icc: a colour profile; exif: as `exif.upright` makes
+    it; dpi: pixels an inch, across and down.
+    """
 
     colour: U8
     alpha: U8 | None = None
     icc: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
 
     @property
     def height(self) -> int:
@@ -112,19 +119,21 @@ def read(source: Path | IO[bytes], max_pixels: int = MAX_PIXELS) -> Picture:
     if isinstance(source, Path):
         _refuse_misnamed(source, kind)
     with blaming(name, kind):
-        return from_pil(decode(data, kind, name, max_pixels), name)
+        return from_pil(decode(data, kind, name, max_pixels), name, data if kind == "TIFF" else None)
 
 
-def from_pil(image: Image.Image, name: str = "the image") -> Picture:
+def from_pil(image: Image.Image, name: str = "the image", tiff: bytes | None = None) -> Picture:
     """Bring a PIL image of any 8-bit mode to the plain form; EXIF orientation is applied.
 
-    Raises ImageFormatError for modes of more than 8 bits a channel and those without a conversion to RGB.
+    tiff: the file that the image is of, if it is a TIFF, where EXIF is part of the file. Raises ImageFormatError for
+    modes of more than 8 bits a channel and those without a conversion to RGB.
     """
     if image.mode.startswith(("I", "F")):
         raise ImageFormatError(f"{name} has more than 8 bits a channel (mode {image.mode}), which is not yet supported")
     icc = _profile(image)
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     grey = image.mode in ("1", "L", "LA", "La")
+    words = _words(image, tiff)
     upright = _upright(image)
     if image.mode == "CMYK":
         upright, icc = _cmyk_to_rgb(upright, icc), None
@@ -134,18 +143,19 @@ def from_pil(image: Image.Image, name: str = "the image") -> Picture:
     except ValueError as error:
         raise ImageFormatError(f"{name} has the colour mode {image.mode}, which is not supported") from error
     if not clear:
-        return Picture(pixels, None, icc)
+        return Picture(pixels, None, icc, *words)
     colour = pixels[..., 0] if grey else pixels[..., :3]
-    return Picture(np.ascontiguousarray(colour), np.ascontiguousarray(pixels[..., -1]), icc)
+    return Picture(np.ascontiguousarray(colour), np.ascontiguousarray(pixels[..., -1]), icc, *words)
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """Return the PIL image: mode L, LA, RGB or RGBA, the colour profile in `info`."""
+    """Return the PIL image: mode L, LA, RGB or RGBA; the colour profile, EXIF and resolution in `info`."""
     image = Image.fromarray(picture.colour)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
     if picture.icc:
         image.info["icc_profile"] = picture.icc
+    image.info.update(_said(picture))
     return image
 
 
@@ -190,12 +200,15 @@ def encode(picture: Picture, kind: str, name: str = "the image") -> bytes:
     """
     if kind == "JPEG" and picture.alpha is not None:
         raise OutputError(f"{name} has transparency, which JPEG cannot hold; write PNG, WebP or TIFF")
-    buffer = io.BytesIO()
+    buffer, said = io.BytesIO(), _said(picture)
+    if kind == "TIFF":  # into which libtiff writes no EXIF
+        said.pop("exif", None)
     try:
-        to_pil(picture).save(buffer, kind, icc_profile=picture.icc, **_ENCODERS[kind])
+        to_pil(picture).save(buffer, kind, icc_profile=picture.icc, **said, **_ENCODERS[kind])
     except (OSError, ValueError, OverflowError) as error:
         raise OutputError(f"{name} cannot be written as {kind}: {error}") from error
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    return exif.added_to_tiff(data, picture.exif) if kind == "TIFF" and picture.exif else data
 
 
 def write(picture: Picture, path: Path) -> None:
@@ -243,6 +256,23 @@ def _upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(_ORIENTATION)
     transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if transpose is None else image.transpose(transpose)
+
+
+def _words(image: Image.Image, tiff: bytes | None) -> tuple[bytes | None, tuple[float, float] | None]:
+    """Return an image's EXIF, as of the upright picture, and its resolution; what is damaged says nothing."""
+    found, dpi = tiff or image.info.get("exif"), None
+    with contextlib.suppress(Exception):
+        found = found or image.getexif().tobytes()
+    with contextlib.suppress(Exception):
+        across, down = (round(float(value), 2) for value in image.info["dpi"])
+        if all(1 < value < 65535 for value in (across, down)):  # 1: Pillow's word for a TIFF that says nothing
+            dpi = across, down
+    return exif.upright(found) if isinstance(found, bytes) else None, dpi
+
+
+def _said(picture: Picture) -> dict[str, Any]:
+    """Return what a file says of a picture beside its colours, as Pillow calls it."""
+    return {name: value for name, value in (("exif", picture.exif), ("dpi", picture.dpi)) if value is not None}
 
 
 def _profile(image: Image.Image) -> bytes | None:

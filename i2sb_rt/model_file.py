@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -121,16 +122,19 @@ def save_safetensors(path: str | os.PathLike[str], weights: Weights, info: Model
 def replacing(path: str | os.PathLike[str], prefix: str = ".") -> Iterator[Path]:
     """Yield a new file's path in the folder of `path`; on success it is flushed to disk and takes the place of `path`.
 
+    A link stays, and what it points to is replaced; a file that is replaced leaves its permissions to the new one.
     On any failure the new file is removed and `path` stays as it was; only a process that is killed leaves it behind,
     as PREFIX*.part. Raises OSError where the folder is not writable.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     temporary = target.with_name(f"{prefix}{secrets.token_hex(8)}.part")  # short, as the target's may be of any length
     try:
         temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if target.is_file():
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -109,7 +111,7 @@ class Plan:
         taken in one; None, and always for "mean" and "residual", all.
         Raises UsageError where a value is out of range. Source: arXiv 2106.01357, section 3.3.
         """
-        if nfe is not None and nfe < 1:
+        if nfe is not None and whole("nfe", nfe) < 1:
             raise UsageError(f"nfe must be from 1 to {len(gammas)} (the number of gammas), not {nfe}")
         with from_core():
             return cls(*_core.plan("dsb", nfe or 0, gammas=list(gammas), direction=direction, prediction=prediction))
@@ -142,7 +144,8 @@ class Plan:
         steps: Sequence[int] | None = None,
     ) -> Plan:
         numbers = schedule.interval, schedule.beta_max, schedule.t0, schedule.T
-        if nfe == 0:
+        _check_eta(eta)
+        if whole("nfe", nfe) == 0:
             raise UsageError(f"nfe must be from 1 to {schedule.interval - 1} (interval - 1), not 0")
         with from_core():
             return cls(
@@ -157,7 +160,8 @@ class Plan:
 
         Raises UsageError for a sampler or a number that this model cannot be run with.
         """
-        if nfe is not None and nfe < 1:
+        _check_eta(eta)
+        if nfe is not None and whole("nfe", nfe) < 1:
             raise UsageError(f"nfe must be at least 1, not {nfe}")
         with from_core():
             return cls(*_core.plan(sampler, nfe or 0, model=model, eta=eta))
@@ -166,6 +170,19 @@ class Plan:
     def nfe(self) -> int:
         """The number of network calls."""
         return len(self.rows)
+
+
+def whole(name: str, value: Any) -> int:
+    """Return a whole number of any type as an int. Raises UsageError, with the value's name, for all else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name} is a whole number, not {value!r}") from None
+
+
+def _check_eta(eta: Any) -> None:
+    if eta is not None and not (isinstance(eta, Real) and 0 <= float(eta) <= 1):
+        raise UsageError(f"eta must be a number from 0 to 1, not {eta!r}")
 
 
 def _frozen(values: ArrayLike, dtype: type[np.generic]) -> NDArray[Any]:

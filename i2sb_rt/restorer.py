@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ from i2sb_rt.errors import ModelFileError, UsageError, from_core
 from i2sb_rt.image import U8, Picture, from_array, from_pil, to_array, to_pil
 from i2sb_rt.model_file import ModelInfo
 from i2sb_rt.parallel import Room, cores, in_order
-from i2sb_rt.plan import Plan
+from i2sb_rt.plan import Plan, whole
 from i2sb_rt.sampling import Seeds, seed_list
 
 ImageLike = NDArray[Any] | Image.Image
@@ -44,6 +45,9 @@ def load(
     together, always as many: more images a second, but one image takes as long as all of them.
     Raises ModelFileError, DeviceError, and UsageError for values that are none of these.
     """
+    for name, value in (("threads", threads), ("jobs", jobs), ("batch", batch)):
+        if value is not None:
+            whole(name, value)
     path = models.find(name_or_path)
     if path.suffix != ".onnx":
         raise ModelFileError(f"{path}: images are restored from .onnx files; `i2sb-rt export` makes one of it")
@@ -75,7 +79,9 @@ class Restorer:
         self, path: Path, info: ModelInfo, model: _core.Model, engine: Engine, jobs: int = 1, threads: int | None = None
     ) -> None:
         if info.holds_points:
-            raise ModelFileError(f"{path}: this model carries points, of a .npy file; `i2sb-rt translate` takes them")
+            raise ModelFileError(
+                f"{path}: this model carries points, not images; `i2sb-rt translate` takes them as a .npy file"
+            )
         if info.channels not in (1, 3):
             raise ModelFileError(f"{path}: this model works on {info.channels} channels; images have 1 or 3")
         self.path = path
@@ -131,6 +137,7 @@ class Restorer:
         if len(masks) != len(given):
             raise UsageError(f"{len(masks)} masks for {len(given)} images: give one for all or one each")
         plan = self.plan(nfe, sampler, eta)
+        self.check_tiles(tile, overlap)
 
         def one(task: tuple[ImageLike, int, Any]) -> ImageLike:
             image, one_seed, one_mask = task
@@ -156,6 +163,13 @@ class Restorer:
         """
         with from_core():
             return self._model.layout(width, height, *_tiling(tile, overlap))["tile"]
+
+    def check_tiles(self, tile: str | int = "auto", overlap: int | None = None) -> None:
+        """Raise UsageError for tiles that the model cuts no image into, however small the images at hand are."""
+        side, shared = _tiling(tile, overlap)
+        if side:
+            with from_core():
+                self._model.layout(1, 1, self.info.tile if side < 0 else side, shared)
 
     def restore_picture(
         self,
@@ -193,7 +207,7 @@ class Restorer:
             )
         if grey:
             out = out[..., 0]
-        return Picture(out, _enlarged(picture.alpha, self.info.upscale), picture.icc)
+        return replace(picture, colour=out, alpha=_enlarged(picture.alpha, self.info.upscale))
 
 
 @lru_cache(maxsize=4)
@@ -203,11 +217,13 @@ def _kept(model: str, engine: str) -> Restorer:
 
 def _tiling(tile: str | int, overlap: int | None) -> tuple[int, int]:
     """Return tile and overlap as the core takes them, where -1 leaves the choice to the model."""
-    if tile != "auto" and (isinstance(tile, str) or tile < 0):
+    if isinstance(tile, str) and tile == "auto":
+        side = -1
+    elif isinstance(tile, str) or tile is None or (side := whole("tile", tile)) < 0:
         raise UsageError(f'tile is "auto", 0 or the side of a tile in pixels, not {tile!r}')
-    if overlap is not None and overlap < 0:
+    if overlap is not None and whole("overlap", overlap) < 0:
         raise UsageError(f"overlap is 0 or more pixels, not {overlap}")
-    return -1 if isinstance(tile, str) else tile, -1 if overlap is None else overlap
+    return side, -1 if overlap is None else whole("overlap", overlap)
 
 
 def _passes(ensemble: int) -> int:

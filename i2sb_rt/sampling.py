@@ -39,6 +39,8 @@ def sample(
     sees them, without gradients.
     Raises UsageError for shapes and values that do not fit, NonFiniteError where the result is not finite.
     """
+    if not isinstance(plan, Plan):
+        raise UsageError(f"a plan is a Plan, such as Plan(rows) makes of rows, not {type(plan).__name__}")
     wants_torch = _is_torch(x1, "Tensor")
     state = _array("x1", x1)
     predict = _adapted(network, wants_torch or _is_torch(network, "nn.Module"))
@@ -104,7 +106,10 @@ def _array(name: str, values: Any) -> F32:
         if values.device.type != "cpu":
             raise UsageError(f"{name} lies on {values.device}, but this loop runs on the CPU")
         values = values.detach().float().numpy()
-    return np.require(values, np.float32, "C")
+    try:
+        return np.require(values, np.float32, "C")
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{name} is no array of numbers: {error}") from error
 
 
 def _adapted(network: Callable[[Any, Any], Any], in_torch: bool) -> Callable[[F32, F32], F32]:

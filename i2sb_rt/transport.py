@@ -43,7 +43,7 @@ def load_transport(
     """
     if direction not in (None, *DIRECTIONS):
         raise UsageError(f"direction is forward or backward, not {direction!r}")
-    path, model, info = find_transport(Path(name_or_path), direction)
+    path, model, info = find_transport(models.as_path(name_or_path), direction)
     if info.holds_points and engine == "auto":
         engine = "native" if openvino_library() else "torch"
     jobs = default_jobs(math.ceil(states / info.batch), threads or cores())
@@ -58,7 +58,8 @@ def find_transport(path: Path, direction: str | None) -> tuple[Path, _core.Model
     if not path.name:
         raise ModelFileError(f"{path} names no model file")
     if not path.is_file() and path.suffix != ".onnx" and str(path) not in models.names():
-        path = path.with_name(f"{path.name}-{direction or 'forward'}.onnx")
+        told = path.name.endswith(tuple(f"-{one}" for one in DIRECTIONS))
+        path = path.with_name(f"{path.name}.onnx" if told else f"{path.name}-{direction or 'forward'}.onnx")
     path = models.find(path)
     if path.suffix != ".onnx":
         raise ModelFileError(f"{path}: bridges run from .onnx files; `i2sb-rt export` makes one of it")

@@ -18,34 +18,38 @@ if TYPE_CHECKING:
 def add_export_parser(subparsers: "Subparsers") -> None:
     """Register `export`; it sets `run`, a function of the arguments that returns an exit code."""
     parser = subparsers.add_parser(
-        "export", help="write a model as one ONNX file, or as an engine (needs the extra `export`)"
+        "export",
+        help="write a model as one ONNX file, or as an engine (needs the extra `export`)",
+        description="Write a model as what its output's ending says: one ONNX file (.onnx), also in int8 for CPUs; an "
+        "engine of TensorRT for GPUs (.engine); a package of AOTInductor for C++ programs (.pt2). It is compared with "
+        "the model at the end.",
     )
-    parser.add_argument("model", metavar="MODEL", help="a model file, to an engine or package also a shipped one")
+    parser.add_argument("model", metavar="MODEL", help="a model file, to an engine, package or int8 also a shipped one")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="FILE.onnx, .engine or .pt2")
     parser.add_argument("--to", choices=("onnx", "tensorrt", "aoti"), help="(default: by the ending of FILE)")
-    onnx = parser.add_argument_group("to ONNX")
-    onnx.add_argument("--dtype", choices=("fp16", "fp32"), default="fp16", help="of stored weights (default: fp16)")
+    parser.add_argument(
+        "--precision",
+        choices=("fp16", "bf16", "fp32", "int8"),
+        help="of an engine's activations (default: fp16); int8: of an .onnx file, with --calibrate",
+    )
     parser.add_argument(
         "--no-verify", action="store_true", help="do not compare the result with the model, as `verify`"
     )
-    int8 = parser.add_argument_group("to ONNX in int8, for CPUs (needs the extra `int8`)")
-    int8.add_argument(
-        "--calibrate", type=Path, metavar="DIR", help="clean pictures that set the scales of --precision int8"
-    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    onnx = parser.add_argument_group("to ONNX")
+    onnx.add_argument("--dtype", choices=("fp16", "fp32"), help="of stored weights (default: fp16)")
+    int8 = parser.add_argument_group("to ONNX in int8, for CPUs (--precision int8; needs the extra `int8`)")
+    int8.add_argument("--calibrate", type=Path, metavar="DIR", help="clean pictures that set the scales; needed")
     int8.add_argument(
         "--task", metavar="NAME,...", help="what damages them (default: what the model's task stands for)"
     )
     engine = parser.add_argument_group("to an engine of TensorRT or TensorRT-RTX")
     engine.add_argument(
-        "--precision", choices=("fp16", "bf16", "fp32", "int8"), help="of activations (default: fp16); int8: see above"
-    )
-    engine.add_argument(
         "--shapes", metavar="MIN:OPT:MAX", help="each [Bx]HxW or one side (default: the model's smallest, its tile)"
     )
     engine.add_argument("--arch", metavar="SM[,SM...]", help="GPUs to build for, such as sm89 (default: the one here)")
-    engine.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     package = parser.add_argument_group("to a package of AOTInductor")
-    package.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where it will run (default: cpu)")
+    package.add_argument("--device", choices=("cpu", "cuda"), help="where it will run (default: cpu)")
     parser.set_defaults(run=_export)
 
 
@@ -62,20 +66,39 @@ def add_verify_parser(subparsers: "Subparsers") -> None:
     parser.set_defaults(run=_verify)
 
 
+# What each way of exporting makes, and the options that not every way has.
+_MAKES = {
+    "onnx": "an .onnx file",
+    "int8": "an .onnx file in int8 (--precision int8)",
+    "tensorrt": "an engine",
+    "aoti": "a package",
+}
+_OPTIONS = {
+    "onnx": ("dtype",),
+    "int8": ("precision", "calibrate", "task"),
+    "tensorrt": ("precision", "shapes", "arch"),
+    "aoti": ("device",),
+}
+_ENDINGS = {".onnx": "onnx", ".engine": "tensorrt", ".pt2": "aoti"}
+
+
 def _export(options: argparse.Namespace) -> int:
     from i2sb_rt.errors import UsageError
 
-    endings = {".engine": "tensorrt", ".pt2": "aoti"}
-    ways = {"onnx": _to_onnx, "tensorrt": _to_engine, "aoti": _to_package}
-    kind = options.to or endings.get(options.output.suffix, "onnx")
-    in_int8 = options.precision == "int8"
-    if in_int8 != (options.calibrate is not None) or (in_int8 and kind != "onnx"):
-        raise UsageError("--precision int8 makes an .onnx file, and takes --calibrate DIR, as nothing else does.")
-    if options.precision and kind != ("onnx" if in_int8 else "tensorrt"):
-        raise UsageError(
-            "--precision is for engines, and int8 for .onnx files; weights of others are --dtype fp16 or fp32."
-        )
-    return _to_int8(options) if in_int8 else ways[kind](options)
+    ways = {"onnx": _to_onnx, "int8": _to_int8, "tensorrt": _to_engine, "aoti": _to_package}
+    kind = options.to or _ENDINGS.get(options.output.suffix)
+    if kind is None:
+        raise UsageError(f"{options.output}: what is made follows from the ending, one of {', '.join(_ENDINGS)}.")
+    if options.precision == "int8" and kind != "onnx":
+        raise UsageError(f"--precision int8 makes an .onnx file, not {_MAKES[kind]}.")
+    kind = "int8" if options.precision == "int8" else kind
+    for option in sorted({option for taken in _OPTIONS.values() for option in taken}):
+        if getattr(options, option) is not None and option not in _OPTIONS[kind]:
+            makers = " or ".join(_MAKES[way] for way, taken in _OPTIONS.items() if option in taken)
+            raise UsageError(f"--{option} is for {makers}; {options.output} becomes {_MAKES[kind]}.")
+    if kind == "int8" and options.calibrate is None:
+        raise UsageError("--precision int8 needs clean pictures: --calibrate DIR.")
+    return ways[kind](options)
 
 
 def _to_int8(options: argparse.Namespace) -> int:
@@ -98,9 +121,16 @@ def _to_int8(options: argparse.Namespace) -> int:
 
 def _to_onnx(options: argparse.Namespace) -> int:
     from i2sb_export.onnx import export_onnx
+    from i2sb_rt import models
+    from i2sb_rt.errors import UsageError
 
+    if options.model in models.names():
+        raise UsageError(
+            f"{options.model} is shipped as an .onnx file, {models.find(options.model)}; name a .safetensors file, or "
+            f"another output: .engine, .pt2, or .onnx with --precision int8."
+        )
     source = Path(options.model)
-    info = export_onnx(source, options.output, options.dtype)
+    info = export_onnx(source, options.output, options.dtype or "fp16")
     size = options.output.stat().st_size / 2**20
     print(f"{options.output}: {info.name}, {info.dtype}, {size:.1f} MiB, weights {info.weights_sha256[:16]}")
     return _proved(options, source)
@@ -127,8 +157,9 @@ def _to_package(options: argparse.Namespace) -> int:
     from i2sb_rt import models
 
     source = models.find(options.model)
-    info = export_package(source, options.output, options.device)
-    print(f"{options.output}: {info.name}, {options.device}, {options.output.stat().st_size / 2**20:.1f} MiB")
+    device = options.device or "cpu"
+    info = export_package(source, options.output, device)
+    print(f"{options.output}: {info.name}, {device}, {options.output.stat().st_size / 2**20:.1f} MiB")
     return _proved(options, source)
 
 

@@ -23,16 +23,21 @@ def add_ensemble(parser: Any) -> None:
 def add_speed(parser: Any) -> None:
     """Add a group with how the network is run: tile, tile_overlap, threads, jobs, engine, precision."""
     speed = parser.add_argument_group("size and speed")
-    speed.add_argument("-t", "--tile", type=_tile, default="auto", metavar="auto|0|N", help="tile side; 0: whole image")
+    tile = "tile side, counted in the result; 0: the whole image (default: auto, tiles where it exceeds the model's)"
+    speed.add_argument("-t", "--tile", type=_tile, default="auto", metavar="auto|0|N", help=tile)
     speed.add_argument("--tile-overlap", type=int, metavar="N", help="overlap of tiles (default: the model's own)")
-    speed.add_argument("--jobs", type=int, metavar="N", help="images at work at once (default: by images and threads)")
-    speed.add_argument("--batch", type=int, metavar="N", help="images or tiles that a GPU takes together (default: 1)")
+    speed.add_argument(
+        "--jobs", type=at_least_one, metavar="N", help="images at work at once (default: by images and threads)"
+    )
+    speed.add_argument(
+        "--batch", type=at_least_one, metavar="N", help="images or tiles that a GPU takes together (default: 1)"
+    )
     add_engine(speed)
 
 
 def add_engine(group: Any) -> None:
     """Add what runs the network: threads, engine, precision."""
-    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: one a core)")
+    group.add_argument("--threads", type=at_least_one, metavar="N", help="CPU threads (default: one a core)")
     group.add_argument(
         "--engine", type=_engine, default="auto", metavar="NAME", help="auto, native, torch, cuda, FILE.engine (auto)"
     )
@@ -53,6 +58,13 @@ def add_files(parser: Any) -> Any:
     files.add_argument("--json", action="store_true", help="print one JSON line an image and a summary line")
     files.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     return files
+
+
+def at_least_one(text: str) -> int:
+    """Read a whole number of at least 1."""
+    if not re.fullmatch("[0-9]{1,9}", text) or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _engine(text: str) -> str:

@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> int:
     jobs = plan_jobs(inputs, options.output, options.overwrite)
     check_streams(options)
     seed_list(options.seed, 1)
-    if options.jobs is not None and options.jobs < 1:
-        raise UsageError(f"--jobs is at least 1, not {options.jobs}")
     operator = operators.get(options.task)
+    if options.full_size and operator.reduce is None:
+        raise UsageError(f"--full-size: {operator.name} keeps the size of an image, so nothing is enlarged again")
     masks = {}
     if options.mask_out is not None:
         sources = {os.path.realpath(job.source) for job in jobs if job.source is not None}
@@ -84,6 +84,10 @@ class _Run(ImageRun):
         self.facts = {"task": operator.name}
         self.numbers = {job: number for number, job in enumerate(jobs)}
         self.room = Room(PIXELS_AT_WORK)
+
+    def side_files(self, job: Job) -> list[Path]:
+        """Return the image's mask, if masks are written."""
+        return [self.masks[job.source]] if self.masks else []
 
     def work(self, job: Job) -> dict[str, Any]:
         """Damage one image."""

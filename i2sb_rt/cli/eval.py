@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import Any
 
-from i2sb_rt.cli.arguments import add_ensemble, add_speed
+from i2sb_rt.cli.arguments import add_ensemble, add_speed, at_least_one
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--baseline", action="store_true", help="also score Lanczos enlargement (sr4x) and Telea's inpainting (holes)"
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="take only the first N pictures")
+    parser.add_argument("--limit", type=at_least_one, metavar="N", help="take only the first N pictures")
     add_speed(parser)
     told = parser.add_argument_group("what is told and written")
     told.add_argument("--save", metavar="DIR", help="write what was restored to DIR/TASK/SAMPLER-NFE/NAME.png")

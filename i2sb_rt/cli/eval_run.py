@@ -15,7 +15,7 @@ import numpy as np
 
 from i2sb_rt import operators
 from i2sb_rt.cli import stdout
-from i2sb_rt.cli.image_run import ImageRun, Outcome, read_source, stoppable
+from i2sb_rt.cli.image_run import ImageRun, Outcome, check_tiles, read_source, stoppable
 from i2sb_rt.cli.jobs import Job, inside, is_folder, is_there, plan_jobs
 from i2sb_rt.cli.report import Report
 from i2sb_rt.cli.stop import Stop
@@ -72,10 +72,6 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
 def _check(options: argparse.Namespace, jobs: list[Job], metrics: Sequence[str]) -> None:
     """Refuse what cannot work before any work begins."""
     seed_list(options.seed, 1)
-    for option in ("limit", "jobs"):
-        value = getattr(options, option)
-        if value is not None and value < 1:
-            raise UsageError(f"--{option} is at least 1, not {value}")
     for name in set(metrics) & set(OF_SETS):
         if len(jobs) < 2:
             raise UsageError(f"the metric {name} compares sets of pictures, so one picture is too few")
@@ -131,6 +127,7 @@ class _Run(ImageRun):
         for operator in tasks:
             _check_task(operator, restorer.info)
             self._baseline(operator)
+        check_tiles(options, restorer)
         samplers = _once(options.sampler) or [restorer.info.sampler]
         counts = _once(options.nfe) or [restorer.info.nfe]
         ways = [(sampler, nfe) for sampler in samplers for nfe in counts]
@@ -259,7 +256,7 @@ def _cropped(picture: Picture, factor: int) -> Picture:
     if not height or not width:
         raise UsageError(f"the tasks sr4x need sides of at least {factor} pixels")
     alpha = None if picture.alpha is None else picture.alpha[:height, :width]
-    return Picture(picture.colour[:height, :width], alpha, picture.icc)
+    return replace(picture, colour=picture.colour[:height, :width], alpha=alpha)
 
 
 def _rgb(picture: Picture) -> U8:

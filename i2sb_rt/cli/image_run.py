@@ -10,17 +10,21 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from i2sb_rt.cli import stdout
-from i2sb_rt.cli.jobs import Job
-from i2sb_rt.cli.report import Report
+from i2sb_rt.cli.jobs import Job, is_there
+from i2sb_rt.cli.report import Report, told
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.errors import CancelledError, I2SBError, ImageMissingError, OutOfMemoryError, UsageError
 from i2sb_rt.image import Picture, encode, read, write
 from i2sb_rt.parallel import in_order
+
+if TYPE_CHECKING:
+    from i2sb_rt.restorer import Restorer
 
 # What the JSON line says of an image, and why it failed if it did.
 Outcome = tuple[dict[str, Any], I2SBError | None]
@@ -38,6 +42,10 @@ class ImageRun(ABC):
     def work(self, job: Job) -> dict[str, Any]:
         """Read, work on and write one image; return what its JSON line says beside `facts`."""
 
+    def side_files(self, job: Job) -> list[Path]:
+        """Return what is written for an image beside its output."""
+        return []
+
     def process_all(self, jobs: list[Job], at_once: int) -> None:
         """Process every image, `at_once` of them at a time, and tell of each in order."""
         for outcome in in_order(self.process, jobs, min(at_once, len(jobs))):
@@ -49,17 +57,16 @@ class ImageRun(ABC):
         if self.stop.signal is not None or (self.options.fail_fast and self.failed):
             return None
         record: dict[str, Any] = {"schema": 1, "in": job.source_name, "out": job.target_name}
-        if self.options.skip_existing and job.has_output:
+        if self.options.skip_existing and job.has_output and all(map(is_there, self.side_files(job))):
             return {**record, "status": "skipped"}, None
         try:
             done = self.work(job)
         except Exception as error:
-            failure = _failure(error, job)
+            failure = failure_of(error, job)
             if isinstance(failure, CancelledError):
                 return None
             self.failed = True
-            details = {"code": failure.code, "message": str(failure)}
-            return {**record, "status": "failed", "error": details}, failure
+            return {**record, "status": "failed", "error": told(failure)}, failure
         return {**record, "status": "ok", **self.facts, **done}, None
 
 
@@ -74,6 +81,13 @@ def check_streams(options: argparse.Namespace) -> None:
     """Refuse two kinds of data on standard output."""
     if options.json and options.output == "-":
         raise UsageError("--json and -o - both write to standard output; choose one")
+
+
+def check_tiles(options: argparse.Namespace, restorer: Restorer) -> None:
+    """Refuse tiles that the model cuts no image into, before the first image that is large enough is met."""
+    if options.tile == 0 and options.tile_overlap is not None:
+        raise UsageError("--tile-overlap is that of tiles, and -t 0 makes none")
+    restorer.check_tiles(options.tile, options.tile_overlap)
 
 
 def read_source(job: Job, max_pixels: int) -> Picture:
@@ -102,7 +116,7 @@ def _one_pixel_limit(max_pixels: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _failure(error: Exception, job: Job) -> I2SBError:
+def failure_of(error: Exception, job: Job) -> I2SBError:
     """Return the error as one of ours, naming the image."""
     if os.environ.get("I2SB_RT_DEBUG"):
         traceback.print_exception(error)
@@ -112,7 +126,8 @@ def _failure(error: Exception, job: Job) -> I2SBError:
         return OutOfMemoryError(f"{job.source_name}: there is not enough memory")
     if not isinstance(error, I2SBError):
         return I2SBError(f"{job.source_name}: internal error: {type(error).__name__}: {error}")
-    names = [str(path) for path in (job.source, job.target) if path is not None]
+    names = ["standard input"] if job.source is None else [str(job.source)]
+    names += [] if job.target is None else [str(job.target)]
     if not any(name in str(error) for name in names):
         return type(error)(f"{job.source_name}: {error}")
     return error

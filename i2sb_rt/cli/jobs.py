@@ -94,11 +94,20 @@ def without(jobs: list[Job], path: Path) -> list[Job]:
     return kept
 
 
-def protect(path: Path, jobs: list[Job], option: str) -> None:
-    """Refuse to write a side file over an input or an output of the jobs. Raises UsageError."""
+def protect(side_files: dict[str, Path], jobs: list[Job]) -> None:
+    """Refuse side files, by the option that names each, which are an input, an output or another side file.
+
+    Raises UsageError.
+    """
     taken = {_identity(side) for job in jobs for side in (job.source, job.target) if side is not None}
-    if _identity(path) in taken:
-        raise UsageError(f"{option} {path} would replace an input or an output")
+    seen: dict[str, str] = {}
+    for option, path in side_files.items():
+        identity = _identity(path)
+        if identity in taken:
+            raise UsageError(f"{option} {path} would replace an input or an output")
+        if identity in seen:
+            raise UsageError(f"{option} {path} would replace what {seen[identity]} writes")
+        seen[identity] = option
 
 
 def _stdin_job(inputs: list[str], output: str) -> Job:
@@ -106,6 +115,8 @@ def _stdin_job(inputs: list[str], output: str) -> Job:
         raise UsageError("- (standard input) is the only input where it is given")
     if output == "-":
         return Job(None, None)
+    if is_folder(Path(output)) or output.endswith(os.sep):
+        raise UsageError(f"{output} is a folder, and standard input gives no name to a file in it; name the file")
     format_of(Path(output))
     return Job(None, Path(output))
 

@@ -14,13 +14,20 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=_run)
     add_images(parser)
     parser.add_argument("-n", "--model", default="jpeg", metavar="NAME|PATH", help="the model (default: jpeg)")
-    parser.add_argument("--nfe", type=int, metavar="N", help="network calls an image (default: the model's own)")
+    parser.add_argument(
+        "--nfe",
+        type=int,
+        metavar="N",
+        help="network calls an image, 1 to the model's interval less 1 (default: its own)",
+    )
     parser.add_argument(
         "--sampler", metavar="NAME", help="sde, ode, dbim1, dbim2, dbim3 or i3sb (default: the model's own)"
     )
     parser.add_argument("--eta", type=float, metavar="X", help="fresh noise, 0 .. 1: dbim1 (default 0), i3sb (0.6)")
     add_ensemble(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every image's noise (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="seed of every image's noise, 0 to 2^64 - 1 (default: 0)"
+    )
     holes = parser.add_argument_group("inpainting")
     holes.add_argument("--mask", metavar="FILE|DIR", help="a mask, or a folder of one an image; white is the hole")
     holes.add_argument("--mask-invert", action="store_true", help="black is the hole")

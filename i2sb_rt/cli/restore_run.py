@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from i2sb_rt.cli.image_run import ImageRun, check_streams, read_source, stoppable, write_target
+from i2sb_rt.cli.image_run import ImageRun, check_streams, check_tiles, failure_of, read_source, stoppable, write_target
 from i2sb_rt.cli.jobs import Job, inside, plan_jobs, protect, without
 from i2sb_rt.cli.masks import Masks
 from i2sb_rt.cli.report import Report
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.compare import compare
-from i2sb_rt.errors import ImageTooLargeError, UsageError
+from i2sb_rt.errors import ImageTooLargeError, OutputError, UsageError
 from i2sb_rt.image import U8, Picture, format_of, write, write_bytes
 from i2sb_rt.model_file import ModelInfo, file_sha256
 from i2sb_rt.parallel import cores, default_jobs
@@ -40,8 +40,8 @@ def _masks(options: argparse.Namespace, jobs: list[Job]) -> Masks | None:
             raise UsageError("--mask-invert says how --mask is read, which is not given")
         return None
     masks = Masks(Path(options.mask), options.mask_invert, options.max_pixels)
-    side_files = [Path(path) for path in (options.compare, options.profile) if path]
-    for target in [*(job.target for job in jobs if job.target is not None), *side_files]:
+    targets = [job.target for job in jobs if job.target is not None]
+    for target in [*targets, *_side_files(options).values()]:
         if inside(target, masks.path):
             raise UsageError(f"{target} would be written over a mask, or among them")
     return masks
@@ -55,10 +55,13 @@ def _check(options: argparse.Namespace, jobs: list[Job]) -> None:
         if len(jobs) > 1:
             raise UsageError(f"--compare draws one image, but {len(jobs)} are given")
         format_of(Path(options.compare))
-    for option in ("compare", "profile"):
-        path = getattr(options, option)
-        if path:
-            protect(Path(path), jobs, f"--{option}")
+    protect(_side_files(options), jobs)
+
+
+def _side_files(options: argparse.Namespace) -> dict[str, Path]:
+    """Return what the run writes beside the outputs, by the option that names it."""
+    named = {f"--{option}": getattr(options, option) for option in ("compare", "profile")}
+    return {option: Path(path) for option, path in named.items() if path}
 
 
 def _restore_all(options: argparse.Namespace, jobs: list[Job], masks: Masks | None, stop: Stop) -> int:
@@ -69,7 +72,10 @@ def _restore_all(options: argparse.Namespace, jobs: list[Job], masks: Masks | No
     run = _Run(options, restorer, masks, stop, Report(len(jobs), options.json, options.quiet))
     run.process_all(jobs, at_once)
     if options.profile:
-        write_bytes(chrome_trace(run.timelines).encode(), Path(options.profile))
+        try:
+            write_bytes(chrome_trace(run.timelines).encode(), Path(options.profile))
+        except OutputError as error:
+            run.report.trouble(error)
     return run.report.finish(stop.signal)
 
 
@@ -82,6 +88,7 @@ class _Run(ImageRun):
         super().__init__(options, stop, report)
         self.restorer, self.masks = restorer, masks
         _check_task(restorer.info, masks is not None)
+        check_tiles(options, restorer)
         self.timelines: dict[str, Timeline] = {}
         sampler = options.sampler or restorer.info.sampler
         self.plan = restorer.plan(options.nfe, sampler, options.eta)
@@ -96,6 +103,10 @@ class _Run(ImageRun):
         }
         if options.json:
             self.facts["model_sha256"] = file_sha256(restorer.path)
+
+    def side_files(self, job: Job) -> list[Path]:
+        """Return the file that the image is compared in, if it is."""
+        return [Path(self.options.compare)] if self.options.compare else []
 
     def work(self, job: Job) -> dict[str, Any]:
         """Restore one image."""
@@ -142,7 +153,10 @@ class _Run(ImageRun):
         if self.masks is None:
             return None, None
         file = self.masks.file_of(job)
-        return file, self.masks.hole_of(file, picture, job.source_name)
+        hole = self.masks.hole_of(file, picture, job.source_name)
+        if not hole.any():
+            self.report.warn(f"the mask {file} has no hole, so nothing of {job.source_name} is filled")
+        return file, hole
 
     def _observer(self, job: Job, timeline: Timeline) -> Observer:
         def observe(phase: str, row: int, rows: int, tile: int, tiles: int, begin_ns: int, end_ns: int) -> bool:
@@ -160,7 +174,10 @@ class _Run(ImageRun):
             f"before: {Path(job.source_name).name}",
             f"after: {facts['model']}, NFE {nfe}, {facts['sampler']}",
         )
-        write(compare(before, after, labels), Path(self.options.compare))
+        try:
+            write(compare(before, after, labels), Path(self.options.compare))
+        except Exception as error:  # the image itself is restored and written
+            self.report.trouble(failure_of(error, job))
 
 
 def _check_task(info: ModelInfo, masked: bool) -> None:

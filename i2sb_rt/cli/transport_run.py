@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from i2sb_rt.cli import restore_run
 from i2sb_rt.cli.image_run import stoppable
-from i2sb_rt.cli.report import printable
+from i2sb_rt.cli.report import line, printable
 from i2sb_rt.cli.stop import Stop
 from i2sb_rt.errors import CancelledError, ImageBrokenError, ImageMissingError, UsageError
 from i2sb_rt.image import MAX_PIXELS, Picture, encode, format_of, write_bytes
@@ -88,6 +88,8 @@ def _translate_points(options: argparse.Namespace, inputs: list[str], direction:
     if options.json:
         raise UsageError("--json tells of images; a .npy file has no lines of its own")
     if options.skip_existing and target.exists():
+        if not options.quiet:
+            print(line({"status": "skipped", "in": str(source), "out": str(target)}), file=sys.stderr)
         return 0
     seed_list(options.seed, 1)
     points = _load(source)

@@ -2,8 +2,9 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
-from i2sb_rt.errors import ModelFileError
+from i2sb_rt.errors import ModelFileError, UsageError
 
 _FOLDER = Path(__file__).parent
 
@@ -13,15 +14,21 @@ def names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.onnx"))
 
 
+def as_path(name_or_path: Any) -> Path:
+    """Return a name or a path as a path. Raises UsageError for what is neither."""
+    if not isinstance(name_or_path, str | Path):
+        raise UsageError(f"a model is a name or a path, not {type(name_or_path).__name__}")
+    return Path(name_or_path)
+
+
 def find(name_or_path: str | Path) -> Path:
     """Return the file of a model, given the name of a shipped one or a path ending in .onnx or .safetensors.
 
-    Raises ModelFileError where there is none, listing the names there are.
+    Raises ModelFileError where there is none, listing the names there are, and UsageError for what is neither.
     """
-    text = str(name_or_path)
+    path, text = as_path(name_or_path), str(name_or_path)
     if text in names():
         return _FOLDER / f"{text}.onnx"
-    path = Path(name_or_path)
     with contextlib.suppress(OSError):  # such as that the name is too long
         if path.is_file():
             return path

@@ -28,10 +28,12 @@ NAMES: Final = (
     "gaussian-SIGMA",
     *inpaint.HOLES,
     "mixture",
+    "mixture:NAME,NAME,...",
+    "NAME+noise-LEVEL",
 )
-"""Every name that `get` takes; QF stands for a quality of 1 to 100, SIGMA for a spread of 0.1 to 100 pixels.
+"""Every name that `get` takes; QF is a quality, 1 to 100, SIGMA a spread, 0.1 to 100 pixels.
 
-`mixture:NAME,NAME,...` names its members. `NAME+noise-LEVEL` adds noise, LEVEL of white to black strong.
+`mixture:NAME,NAME,...` names its members. `NAME+noise-LEVEL` adds noise, LEVEL of white to black strong, 0 to 1.
 """
 
 TASKS: Final = {
@@ -66,16 +68,26 @@ def get(name: str) -> Operator:
         return replace(_seedless(name, coarse), reduce=reduce, factor=superresolution.FACTOR)
     if stem in blur.TAPS:
         return _seedless(name, partial(blur.exact_blur if exact else blur.ddrm_blur, name=stem))
-    if match := re.fullmatch("jpeg-([1-9][0-9]?|100)", stem):
-        return _seedless(name, partial(jpeg.libjpeg if exact else jpeg.ddrm_jpeg, quality=int(match[1])))
-    if (match := re.fullmatch(f"gaussian-{_NUMBER}", name)) and 0.1 <= float(match[1]) <= 100:
-        return _seedless(name, partial(blur.gaussian_blur, sigma=float(match[1])))
-    if (match := re.fullmatch(rf"(.+)\+noise-{_NUMBER}", name)) and float(match[2]) <= 1:
-        return noisy(get(match[1]), name, float(match[2]))
+    if match := re.fullmatch("jpeg-(0|[1-9][0-9]{0,3})", stem):
+        quality = int(_within(match[1], 1, 100, f"{name}: the quality of a JPEG is"))
+        return _seedless(name, partial(jpeg.libjpeg if exact else jpeg.ddrm_jpeg, quality=quality))
+    if match := re.fullmatch(f"gaussian-{_NUMBER}", name):
+        sigma = _within(match[1], 0.1, 100, f"{name}: the width of a Gaussian, in pixels, is")
+        return _seedless(name, partial(blur.gaussian_blur, sigma=sigma))
+    if match := re.fullmatch(rf"(.+)\+noise-{_NUMBER}", name):
+        level = _within(match[2], 0, 1, f"{name}: the level of noise, on a scale from black to white, is")
+        return noisy(get(match[1]), name, level)
     if name == "mixture" or name.startswith("mixture:"):
         members = DEFAULT if name == "mixture" else name.removeprefix("mixture:").split(",")
         return mixture(name, tuple(_member(member, name) for member in members))
     raise UsageError(f"there is no operator {name!r}; there are {', '.join(NAMES)}")
+
+
+def _within(text: str, least: float, most: float, what: str) -> float:
+    """Read a number. Raises UsageError, which tells what it is, where it is out of range."""
+    if not least <= float(text) <= most:
+        raise UsageError(f"{what} from {least} to {most}, not {text}")
+    return float(text)
 
 
 def downsample(name: str) -> Callable[[F32], F32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -16,7 +17,7 @@ GREY: Final = 128
 
 
 def degrade(picture: Picture, operator: Operator, seed: int, mask: Mask | None, full_size: bool) -> Picture:
-    """Return the damaged picture in bytes, clamped and rounded: grey stays grey, alpha and profile are kept.
+    """Return the damaged picture in bytes, clamped and rounded: grey stays grey, alpha, profile, EXIF are kept.
 
     mask: that of the operator for this size and seed. full_size: where the operator loses resolution, return its result
     enlarged again, in place of the small picture. Raises what the operator raises.
@@ -28,7 +29,7 @@ def degrade(picture: Picture, operator: Operator, seed: int, mask: Mask | None, 
     if mask is not None:
         colour[mask] = GREY
     alpha = _small(picture.alpha) if small and picture.alpha is not None else picture.alpha
-    return Picture(np.asarray(Image.fromarray(colour).convert("L")) if grey else colour, alpha, picture.icc)
+    return replace(picture, colour=np.asarray(Image.fromarray(colour).convert("L")) if grey else colour, alpha=alpha)
 
 
 def _small(alpha: U8) -> U8:

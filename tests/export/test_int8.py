@@ -231,10 +231,17 @@ def test_the_command_line_quantizes_and_proves(
     assert "patched in int8" in told
     assert "no operator is known for the task test" in told
     for arguments, words in (
-        (["-o", "m.onnx", "--precision", "int8"], "takes --calibrate DIR"),
-        (["-o", "m.onnx", *options[2:]], "takes --calibrate DIR"),
+        (["-o", "m.onnx", "--precision", "int8"], "needs clean pictures: --calibrate DIR"),
+        (["-o", "m.onnx", *options[2:]], "--calibrate is for an .onnx file in int8"),
+        (
+            ["-o", "m.onnx", *options, "--dtype", "fp32"],
+            "--dtype is for an .onnx file; m.onnx becomes an .onnx file in",
+        ),
         (["-o", "m.engine", *options], "makes an .onnx file"),
-        (["-o", "m.onnx", "--precision", "fp16"], "weights of others are --dtype"),
+        (
+            ["-o", "m.onnx", "--precision", "fp16"],
+            "--precision is for an .onnx file in int8 (--precision int8) or an engine",
+        ),
         (["-o", "m.onnx", "--precision", "int8", "--calibrate", str(tmp_path / "none")], "no such file or folder"),
     ):
         assert main(["export", str(patched.path), *arguments]) == 2

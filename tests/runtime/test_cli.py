@@ -110,10 +110,19 @@ def test_json_tells_each_image_and_the_sum(
         (["a.png", "-o", "x.png", "-t", "40"], 2, "multiple"),
         (["a.png", "-o", "x.png", "-t", "large"], 2, "tile"),
         (["a.png", "-o", "x.png", "--threads", "0"], 2, "threads"),
+        (["a.png", "-o", "x.png", "--batch", "0"], 2, "'0' is not a whole number of at least 1"),
+        (["a.png", "-o", "x.png", "--tile-overlap", "800"], 2, "tile overlap 800"),
+        (
+            ["a.png", "-o", "x.png", "-t", "0", "--tile-overlap", "16"],
+            2,
+            "--tile-overlap is that of tiles, and -t 0 makes none",
+        ),
+        (["a.png", "-o", "x.png", "--sampler", "dbim1", "--eta", "2"], 2, "eta must be a number from 0 to 1, not 2.0"),
         (["a.png", "-o", "x.png", "--max-pixels", "4X"], 2, "4M"),
         (["a.png", "-o", "-", "--json"], 2, "standard output"),
         (["a.png", "-o", "x.png", "--compare", "x.png"], 2, "--compare"),
         (["a.png", "-o", "x.png", "--profile", "a.png"], 2, "--profile"),
+        (["a.png", "-o", "x.png", "--compare", "y.png", "--profile", "./y.png"], 2, "what --compare writes"),
         (["a.png", "a.png.txt", "-o", "out", "--compare", "y.png"], 2, "--compare"),
         (["a.png", "-o", "x.png", "--unknown"], 2, "--unknown"),
         (["a.png", "-o", "x.png", "--max-pixels", "1k"], 4, "1961 pixels"),
@@ -183,6 +192,47 @@ def test_an_unknown_fault_is_one_sentence_and_1(
 def test_fail_fast_stops_at_the_first(restore: Callable[..., int], folder: Path) -> None:
     assert restore(str(folder), "-o", "out", "--fail-fast", "--jobs", "1") == 3
     assert [path for path in everything() if path.startswith("out")] == ["out/a.png"]
+
+
+def test_fail_fast_tells_what_was_not_tried(
+    restore: Callable[..., int], photo: U8, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.png").write_bytes(b"no picture")
+    Image.fromarray(photo).save("b.png")
+    assert restore("a.png", "b.png", "-o", "out", "--fail-fast", "--jobs", "1") == 3
+    err = capsys.readouterr().err
+    assert "1 of 2 failed" in err
+    assert "0 ok, 1 failed, 1 not done in" in err
+    assert restore("a.png", "b.png", "-o", "out", "--fail-fast", "--jobs", "1", "--json") == 3
+    summary = lines(capsys.readouterr().out)[-1]["summary"]
+    assert (summary["failed"], summary["not_done"], summary["exit_code"]) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("option", ["--compare", "--profile"])
+def test_a_side_file_that_cannot_be_written_is_an_error_of_its_own(
+    restore: Callable[..., int], photo: U8, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    Image.fromarray(photo).save("a.png")
+    Path("file").touch()
+    assert restore("a.png", "-o", "out.png", option, "file/side.png", "--json") == 4
+    out, err = capsys.readouterr()
+    image, last = lines(out)
+    assert (image["status"], Path("out.png").exists()) == ("ok", True)
+    (error,) = last["summary"]["errors"]
+    assert (last["summary"]["ok"], last["summary"]["exit_code"], error["code"]) == (1, 4, "output")
+    assert err == f"i2sb-rt: {error['message']}\n"
+    assert "file/side.png cannot be written" in err
+
+
+def test_an_image_without_its_comparison_is_not_skipped(
+    restore: Callable[..., int], photo: U8, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(photo).save("a.png")
+    for found, words in (([], "(53x37"), (["out.png"], "(53x37"), (["out.png", "sheet.png"], "(skipped")):
+        assert [name for name in everything() if name != "a.png"] == found
+        extra = ["--compare", "sheet.png"] if found else []
+        assert restore("a.png", "-o", "out.png", "--skip-existing", *extra) == 0
+        assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("jobs", [[], ["--jobs", "1"], ["--jobs", "3"]])

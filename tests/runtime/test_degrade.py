@@ -77,6 +77,17 @@ def test_masks_of_a_folder_lie_as_their_images_do(folder: Path) -> None:
     assert degrade(*arguments, "--skip-existing") == 3
 
 
+def test_an_image_without_its_mask_is_not_skipped(photo: U8) -> None:
+    Image.fromarray(photo).save("a.png")
+    arguments = ("a.png", "-o", "out.png", "--task", "inpaint-center", "--skip-existing")
+    assert degrade(*arguments) == 0
+    assert degrade(*arguments, "--mask-out", "mask.png") == 0
+    assert pixels("mask.png").shape == (37, 53)
+    Path("out.png").write_bytes(b"as it is")
+    assert degrade(*arguments, "--mask-out", "mask.png") == 0
+    assert Path("out.png").read_bytes() == b"as it is"
+
+
 def test_masks_in_the_input_folder_are_no_inputs(photo: U8) -> None:
     Path("in").mkdir()
     Image.fromarray(photo).save("in/a.png")
@@ -142,6 +153,16 @@ def test_streams(photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pixels("m.png").shape == (37, 53)
 
 
+def test_an_empty_standard_input_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").touch()
+    with Path("empty").open() as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        assert degrade("-", "-o", "out.png", "--task", "jpeg-10") == 4
+    assert capsys.readouterr().err == "i2sb-rt: standard input is empty\n"
+
+
 def test_json_tells_each_image_and_the_sum(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("out").mkdir()
     Path("out/a.png").touch()
@@ -161,7 +182,7 @@ def test_json_tells_each_image_and_the_sum(folder: Path, capsys: pytest.CaptureF
 
 def test_the_summary_is_told_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert degrade(str(folder), "-o", "out", "--task", "jpeg-5", "--fail-fast", "--jobs", "1") == 3
-    assert capsys.readouterr().err.count("1 ok, 1 failed in") == 1
+    assert capsys.readouterr().err.count("1 ok, 1 failed, 2 not done in") == 1
     assert [path for path in everything() if path.startswith("out")] == ["out/a.png"]
 
 
@@ -175,6 +196,7 @@ def test_the_summary_is_told_once(folder: Path, capsys: pytest.CaptureFixture[st
         (["a.png", "-o", "-", "--json", "--task", "jpeg-10"], 2, "--json"),
         (["a.png", "-o", "x.png", "--task", "mixture", "--seed", "-1"], 2, "seed"),
         (["a.png", "-o", "x.png", "--task", "jpeg-10", "--jobs", "0"], 2, "--jobs"),
+        (["a.png", "-o", "x.png", "--task", "jpeg-10", "--full-size"], 2, "jpeg-10 keeps the size"),
         (["a.png", "-o", "x.png", "--task", "jpeg-10", "--mask-out", "m.png"], 2, "makes no holes"),
         (["a.png", "-o", "x.png", "--task", "inpaint-center", "--mask-out", "x.png"], 2, "replace an output"),
         (["a.png", "-o", "x.png", "--task", "inpaint-center", "--mask-out", "a.png"], 2, "a.png"),

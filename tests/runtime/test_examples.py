@@ -25,6 +25,14 @@ def small(tmp_path: Path) -> Path:
     return tmp_path / "small.png"
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_without_arguments_an_example_tells_its_usage(name: str) -> None:
+    done = subprocess.run([sys.executable, str(EXAMPLES / name)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"python examples/{name}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_inpainting(make_model: MakeModel, small: Path, tmp_path: Path) -> None:
     model, target = make_model(task="inpaint"), tmp_path / "out.png"
     assert "pixels filled" in run("inpainting.py", model, small, target)
@@ -47,3 +55,12 @@ def test_deblurring(make_model: MakeModel, small: Path, tmp_path: Path) -> None:
     assert "blurred and restored" in run("deblurring.py", make_model(), small, tmp_path / "out.png", "blur-uni-exact")
     with Image.open(tmp_path / "out.png") as sheet:
         assert sheet.size == (192, 64)
+
+
+def test_the_default_blur_is_one_that_the_shipped_model_undoes(small: Path, tmp_path: Path) -> None:
+    run("deblurring.py", "deblur", small, tmp_path / "out.png")
+    with Image.open(small) as photo, Image.open(tmp_path / "out.png") as sheet:
+        clean, both = np.asarray(photo.convert("RGB"), float), np.asarray(sheet, float)
+    blurred, restored = (np.square(half - clean).mean() for half in (both[:, :96], both[:, 96:]))
+    assert restored < 0.9 * blurred
+    assert abs(both[:, 96:].mean() - clean.mean()) < 1

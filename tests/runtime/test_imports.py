@@ -38,6 +38,10 @@ def test_the_public_list_is_what_there_is() -> None:
         i2sb_rt.nothing  # noqa: B018
 
 
+def test_errors_are_there_without_another_import() -> None:
+    loaded_by("import i2sb_rt\nassert issubclass(i2sb_rt.errors.UsageError, i2sb_rt.I2SBError)")
+
+
 def test_the_help_is_quick() -> None:
     def seconds() -> float:
         """Processor time of children so far: unlike a clock, it does not run while others use the machine."""

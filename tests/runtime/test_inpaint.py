@@ -120,12 +120,13 @@ def test_a_folder_of_masks(
     save(photo, "in/c.png")
     save(first, "masks/a.jpg.tif")
     save(second, "masks/sub/b.webp")
+    Path("masks/sub/b.webp").rename("masks/sub/b.WebP")
     assert inpaint("in", "-o", "out", "--mask", "masks", "--json") == 3
     np.testing.assert_array_equal(pixels("out/a.jpg.png"), models["sde"].restore(photo, mask=first))
     np.testing.assert_array_equal(pixels("out/sub/b.png"), models["sde"].restore(photo[::-1], mask=second))
     printed = capsys.readouterr()
     records = {r["in"]: r for r in map(json.loads, printed.out.splitlines()) if "in" in r}
-    assert records["in/sub/b.png"]["mask"] == "masks/sub/b.webp"
+    assert records["in/sub/b.png"]["mask"] == "masks/sub/b.WebP"
     assert records["in/c.png"]["error"]["code"] == "image_missing"
     assert "there is no masks/c.png" in printed.err
 
@@ -158,6 +159,8 @@ def test_a_mask_for_standard_input_is_a_file(
         (["--mask", "small.png"], "small.png has 53 x 36 pixels, a.png 53 x 37"),
         (["--mask", "clear.png"], "has transparency"),
         (["--mask", "text.png"], "text.png is not a PNG"),
+        (["--mask", "white.png"], "white.png is white all over, so nothing of a.png is known; --mask-invert turns"),
+        (["--mask", "black.png", "--mask-invert"], "black.png is black all over"),
         (["--mask", "mask.png", "--compare", "mask.png"], "written over a mask"),
         (["--mask", "."], "written over a mask, or among them"),
         (["--mask", "a.png"], "no images besides"),
@@ -173,10 +176,22 @@ def test_refuses_what_is_no_mask(
     save(hole(photo)[1:], "small.png")
     save(np.dstack([photo, photo[..., 0]]), "clear.png")
     Path("text.png").write_text("white")
+    for name, level in (("white.png", 255), ("black.png", 0)):
+        save(np.full(photo.shape[:2], level, np.uint8), name)
     before = {path: path.read_bytes() for path in Path().iterdir()}
     assert inpaint("a.png", "-o", "out.png", *arguments) in (2, 4)
     assert words in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_a_mask_without_a_hole_is_warned_of(
+    inpaint: Callable[..., int], photo: U8, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(photo, "a.png")
+    save(np.zeros(photo.shape[:2], np.uint8), "black.png")
+    assert inpaint("a.png", "-o", "out.png", "--mask", "black.png") == 0
+    np.testing.assert_array_equal(pixels("out.png"), photo)
+    assert "the mask black.png has no hole, so nothing of a.png is filled" in capsys.readouterr().err
 
 
 def test_a_model_that_fills_no_holes_takes_no_mask(

@@ -140,6 +140,8 @@ def test_an_input_is_not_replaced_unless_asked() -> None:
         (["a.jpg", "b.jpg"], "-", "name a folder"),
         (["a.jpg"], "out.gif", "one of .png"),
         (["-"], "out", "one of .png"),
+        (["-"], "out/", "name the file"),
+        (["-"], "empty", "name the file"),
         (["-", "a.jpg"], "out", "only input"),
         (["none*.jpg"], "out", "no images"),
     ],
@@ -154,6 +156,8 @@ def test_side_files_do_not_replace_images() -> None:
     touch("a.jpg")
     jobs = plan_jobs(["a.jpg"], "out.png")
     for name in ("a.jpg", "./out.png"):
-        with pytest.raises(UsageError, match="--compare"):
-            protect(Path(name), jobs, "--compare")
-    protect(Path("sheet.png"), jobs, "--compare")
+        with pytest.raises(UsageError, match=r"--compare .* would replace an input or an output"):
+            protect({"--compare": Path(name)}, jobs)
+    protect({"--compare": Path("sheet.png"), "--profile": Path("trace.json")}, jobs)
+    with pytest.raises(UsageError, match=r"--profile sheet\.png would replace what --compare writes"):
+        protect({"--compare": Path("./sheet.png"), "--profile": Path("sheet.png")}, jobs)

@@ -405,3 +405,20 @@ def test_replacing_keeps_the_old_file_on_failure(tmp_path: Path) -> None:
         assert temporary.parent == tmp_path
         temporary.write_text("new")
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"m.onnx": "new"}
+
+
+def test_replacing_keeps_permissions_and_links(tmp_path: Path) -> None:
+    private, link = tmp_path / "there" / "private", tmp_path / "link"
+    private.parent.mkdir()
+    private.write_text("old")
+    private.chmod(0o600)
+    link.symlink_to("there/private")
+    with replacing(link) as temporary:
+        assert temporary.parent == private.parent
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert (private.read_text(), private.stat().st_mode & 0o777) == ("new", 0o600)
+    (tmp_path / "dangling").symlink_to("there/later")
+    with replacing(tmp_path / "dangling") as temporary:
+        temporary.write_text("first")
+    assert (tmp_path / "there" / "later").read_text() == "first"

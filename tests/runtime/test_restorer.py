@@ -297,6 +297,41 @@ def test_models_are_found_by_name_and_by_path(toy_path: Path) -> None:
         models.find("unheard-of")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"nfe": 1.5}, r"nfe is a whole number, not 1\.5"),
+        ({"nfe": "3"}, "nfe is a whole number, not '3'"),
+        ({"eta": "x", "sampler": "dbim1"}, "eta must be a number from 0 to 1, not 'x'"),
+        ({"eta": float("nan"), "sampler": "dbim1"}, "eta must be a number from 0 to 1, not nan"),
+        ({"tile": 64.0}, r"tile is a whole number, not 64\.0"),
+        ({"tile": None}, "or the side of a tile in pixels, not None"),
+        ({"tile": 32, "overlap": 2.5}, r"overlap is a whole number, not 2\.5"),
+        ({"overlap": 800}, "tile overlap 800"),
+    ],
+)
+def test_values_of_another_type_are_usage_errors(toy: Restorer, photo: U8, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        toy.restore(photo, **options)
+
+
+def test_whole_numbers_and_shares_of_any_type_are_taken(toy: Restorer, photo: U8) -> None:
+    given: dict[str, Any] = {"nfe": np.int64(2), "tile": np.int32(32), "overlap": np.uint8(16), "seed": np.uint64(3)}
+    out = toy.restore(photo, sampler="dbim1", eta=np.float32(0.5), **given)
+    np.testing.assert_array_equal(out, toy.restore(photo, 2, "dbim1", 0.5, tile=32, overlap=16, seed=3))
+
+
+def test_what_is_no_model_and_no_plan_is_a_usage_error(toy: Restorer) -> None:
+    with pytest.raises(UsageError, match="a model is a name or a path, not NoneType"):
+        load(None)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="threads is a whole number"):
+        load(toy.path, threads=1.5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a plan is a Plan, such as Plan"):
+        i2sb_rt.sample(np.add, np.zeros((1, 3, 8, 8), np.float32), toy.plan().rows)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="x1 is no array of numbers"):
+        i2sb_rt.sample(np.add, "x1", toy.plan())
+
+
 def test_the_short_form_keeps_its_model(toy_path: Path, toy: Restorer, photo: U8) -> None:
     first = i2sb_rt.restore(photo, model=toy_path, seed=3)
     np.testing.assert_array_equal(first, load(toy_path).restore(photo, seed=3))

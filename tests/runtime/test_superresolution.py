@@ -58,6 +58,8 @@ def test_the_command_line_enlarges(
     with Image.open("b.png") as image:
         np.testing.assert_array_equal(np.asarray(image), larger.restore(photo))
     assert Path("sheet.png").stat().st_size > 0
+    assert main(command) == 0
+    assert "a.png -> b.png (212x148" in capsys.readouterr().err
     # The limit holds for what is made, 53 x 37 x 16 pixels, not for what is read alone.
     assert main([*command, "--max-pixels", "31376"]) == 0
     assert main([*command, "--max-pixels", "31375"]) == 4

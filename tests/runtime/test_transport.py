@@ -248,6 +248,24 @@ def test_failures_are_one_sentence_and_leave_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_name_may_tell_its_direction(folder: Path, tmp_path: Path, capfd: Any) -> None:
+    for number, name in enumerate(("points", "points-backward", "points-forward")):
+        assert main(["sample", f"{folder}/{name}", "-n", "2", "-o", f"{tmp_path}/{number}.npy"]) == 0
+    assert (tmp_path / "0.npy").read_bytes() == (tmp_path / "1.npy").read_bytes() == (tmp_path / "2.npy").read_bytes()
+    capfd.readouterr()
+    assert main(["sample", f"{folder}/nothing-backward", "-n", "2", "-o", f"{tmp_path}/a.npy"]) == 5
+    assert "nothing-backward.onnx" in capfd.readouterr().err
+
+
+def test_points_that_are_there_already_are_told_of(folder: Path, tmp_path: Path, capfd: Any) -> None:
+    np.save(tmp_path / "in.npy", np.zeros((3, 2), np.float32))
+    (tmp_path / "out.npy").write_bytes(b"as it is")
+    command = ["translate", f"{folder}/points", f"{tmp_path}/in.npy", "-o", f"{tmp_path}/out.npy", "--skip-existing"]
+    assert main(command) == 0
+    assert "out.npy (skipped: it exists)" in capfd.readouterr().err
+    assert (tmp_path / "out.npy").read_bytes() == b"as it is"
+
+
 @pytest.mark.parametrize("command", ["sample", "translate"])
 def test_the_page_tells_every_option(command: str, capfd: Any) -> None:
     assert main([command, "--help"]) == 0
