@@ -1,6 +1,7 @@
 """OpenVINO behind its C API: the right numbers, and clear refusals."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,17 +60,85 @@ def test_a_precision_that_is_not_there_is_refused(tmp_path: Path) -> None:
         open_engine(make_onnx(tmp_path / "model.onnx"), precision="fp8")
 
 
-def test_weights_in_a_second_file_are_found_beside_the_first(tmp_path: Path) -> None:
-    whole = make_onnx(tmp_path / "whole.onnx")
+@pytest.fixture
+def apart(tmp_path: Path) -> Path:
+    """A model with weights in a second file, which OpenVINO reads itself."""
     (tmp_path / "apart").mkdir()
-    apart = tmp_path / "apart" / "model.onnx"
-    onnx.save_model(
-        onnx.load(whole), str(apart), save_as_external_data=True, location="model.onnx.data", size_threshold=33
-    )
+    path = tmp_path / "apart" / "model.onnx"
+    model = onnx.load(make_onnx(path))
+    onnx.save_model(model, str(path), save_as_external_data=True, location="model.onnx.data", size_threshold=33)
+    return path
+
+
+def test_weights_in_a_second_file_are_found_beside_the_first(tmp_path: Path, apart: Path) -> None:
+    whole = make_onnx(tmp_path / "whole.onnx")
     assert _core.Model(str(apart)).tensors()["mix.weight"][2] == b""
     x1 = np.random.default_rng(2).standard_normal((1, 3, 8, 8)).astype(np.float32)
     outs = [_core.sample(open_engine(path, precision="fp32"), ROWS, x1) for path in (whole, apart)]
     np.testing.assert_array_equal(outs[0], outs[1])
+
+
+def test_a_file_that_is_read_later_is_found_from_another_folder(
+    apart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(apart.parent)
+    engine = open_engine(Path("model.onnx"), precision="fp32")
+    monkeypatch.chdir(tmp_path)
+    x1 = np.ones((1, 3, 4, 4), np.float32)
+    np.testing.assert_allclose(_core.sample(engine, ROWS, x1)[0, :, 0, 0], [0.57, 0.32, 0.195], atol=1e-6)
+
+
+def test_a_file_that_is_read_later_must_be_the_same(apart: Path) -> None:
+    engine = open_engine(apart)
+    with apart.open("ab") as file:
+        file.write(b"\n")
+    for _ in range(2):
+        with pytest.raises(_core.ModelError, match=r"model\.onnx: it has changed since it was loaded"):
+            _core.sample(engine, ROWS, np.zeros((1, 3, 4, 4), np.float32))
+        apart.unlink(missing_ok=True)
+
+
+def test_the_python_package_of_openvino_may_be_in_use(tmp_path: Path) -> None:
+    program = """
+import os, sys
+import numpy as np
+from i2sb_rt import _core
+
+sys.setdlopenflags(os.RTLD_NOW | os.RTLD_GLOBAL)
+import openvino
+
+ours = _core.sample(_core.Engine.openvino(_core.Model(sys.argv[1]), library=sys.argv[2], precision="fp32"),
+                    np.float32([[7, 0, 1, 0, 1, 0, 0, 0, 0, 0]]), np.ones((1, 3, 4, 4), np.float32))
+compiled = openvino.Core().compile_model(sys.argv[1], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+theirs = compiled({"x": np.ones((1, 3, 4, 4), np.float32), "t": np.float32([7])})["out"]
+np.testing.assert_allclose(ours, theirs, atol=1e-6)
+"""
+    command = [sys.executable, "-c", program, str(make_onnx(tmp_path / "model.onnx")), LIBRARY]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_another_openvino_in_the_program_is_refused(tmp_path: Path) -> None:
+    """What a program is linked with would answer in place of the library that is opened."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("cc is not on the path")
+    other = tmp_path / "libother.so"
+    made = [compiler, "-shared", "-fPIC", "-x", "c", "-", "-o", str(other)]
+    subprocess.run(made, input="void get_openvino_version(void) {}", text=True, check=True)
+    program = """
+import ctypes, sys
+from i2sb_rt import _core
+
+ctypes.CDLL(sys.argv[3], mode=ctypes.RTLD_GLOBAL)
+try:
+    _core.Engine.openvino(_core.Model(sys.argv[1]), library=sys.argv[2])
+except _core.EngineError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program, str(make_onnx(tmp_path / "model.onnx")), LIBRARY, str(other)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "linked with another OpenVINO: name its libopenvino_c.so in I2SB_RT_OPENVINO" in run.stdout
 
 
 def test_signals_are_delivered_after_engines_are_gone(tmp_path: Path) -> None:

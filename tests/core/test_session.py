@@ -1,5 +1,8 @@
 """The loop and the way from 8-bit image to 8-bit image, with networks written in Python."""
 
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 
 import numpy as np
@@ -114,6 +117,91 @@ def test_an_observer_sees_all_and_can_stop() -> None:
     assert events == [("network", 0, 1), ("step", 0, 0), ("network", 1, 1), ("step", 1, 0), ("network", 2, 1)]
 
 
+# ---- what may end a program, each in one of its own ----
+
+
+def run(program: str) -> str:
+    """Run a program that must end well and say nothing on standard error; what it printed."""
+    head = "import numpy as np\nfrom i2sb_rt import _core\nx1 = np.zeros((1, 1, 2, 2), np.float32)\n"
+    command = [sys.executable, "-c", head + textwrap.dedent(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    return done.stdout
+
+
+def test_what_an_observer_of_a_whole_plan_raises_comes_through_and_is_gone() -> None:
+    program = """
+        def engine(x, rows, on_row, **facts):
+            for row in range(len(rows)):
+                if on_row(row):
+                    raise _core.CancelledError("stopped by the caller")
+            return x.copy(), None
+
+        def observe(*event):
+            raise KeyError("mine")
+
+        try:
+            _core.sample(_core.Engine.whole(engine), np.zeros((3, 10), np.float32), x1, observer=observe)
+        except KeyError as error:
+            print("raised", error)
+    """
+    assert run(program) == "raised 'mine'\n"
+
+
+@pytest.mark.parametrize("phase", ["prepare", "network", "step", "finish"])
+def test_what_an_observer_raises_comes_through(open_model: Callable[..., _core.Model], phase: str) -> None:
+    def observe(*event: object) -> None:
+        if event[0] == phase:
+            raise KeyError(phase)
+
+    engine = _core.Engine.callback(lambda x, t: x.copy())
+    with pytest.raises(KeyError, match=phase):
+        _core.restore(open_model(), engine, identity_rows(), np.zeros((4, 4, 3), np.uint8), observer=observe)
+
+
+def test_ctrl_c_ends_a_run_that_nobody_observes() -> None:
+    """The network is C, as OpenVINO is: nothing but the core's own loop looks for signals."""
+    program = """
+        import _thread
+        import functools
+        import operator
+        import threading
+
+        seen, ended = np.zeros_like(x1), []
+
+        def interrupt():
+            while not seen.any():
+                pass
+            _thread.interrupt_main()
+
+        engine = _core.Engine.callback(functools.partial(np.add, out=seen))
+        rows = np.zeros((300000, 10), np.float32)
+        rows[:, 0] = 1
+        threading.Thread(target=interrupt).start()
+        try:
+            calls = [functools.partial(_core.sample, engine, rows, x1), functools.partial(ended.append, True)]
+            list(map(operator.call, calls))
+        except KeyboardInterrupt:
+            print("after the end" if ended else "before the end")
+    """
+    assert run(program) == "before the end\n"
+
+
+@pytest.mark.parametrize("network", ["np.add", "lambda x, t: (time.sleep(0), x.copy())[1]"])
+def test_a_program_ends_while_a_thread_of_it_samples(network: str) -> None:
+    program = f"""
+        import threading
+        import time
+
+        started = threading.Event()
+        options = {{"observer": lambda *event: started.set()}}
+        arguments = (_core.Engine.callback({network}), np.zeros((1000000, 10), np.float32), x1)
+        threading.Thread(target=_core.sample, args=arguments, kwargs=options, daemon=True).start()
+        started.wait()
+    """
+    assert run(program) == ""
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -182,7 +270,10 @@ def test_a_hole_is_filled_with_the_seed_s_noise_and_the_rest_is_kept(open_model:
     mask = np.zeros((6, 5), np.uint8)
     mask[1:4, 2:] = 255
     rows = plan({"q": 1, "b": 1})
-    out = _core.restore(open_model(), _core.Engine.callback(network), rows, picture, mask=mask, seed=2**63 + 5)
+    with pytest.raises(ValueError, match="the model tiny fills no holes: it takes no mask"):
+        _core.restore(open_model(), _core.Engine.callback(network), rows, picture, mask=mask)
+    model, engine = open_model(task="inpaint"), _core.Engine.callback(network)
+    out = _core.restore(model, engine, rows, picture, mask=mask, seed=2**63 + 5)
     assert (out[mask > 0] == 128).all()  # 0 -> 127.5 -> half to even
     np.testing.assert_array_equal(out[mask == 0], picture[mask == 0])
     z = _core.noise(2**63 + 5, 0, 3 * 8 * 8, 0, 1).reshape(3, 8, 8)
@@ -203,6 +294,15 @@ def test_cond_is_x1_before_noise_is_added_to_it(open_model: Callable[..., _core.
     clean = (picture.astype(np.float32) / np.float32(127.5) - 1).transpose(2, 0, 1)
     np.testing.assert_array_equal(seen[0][0][3:], clean)
     np.testing.assert_array_equal(seen[0][0][:3], clean + _core.noise(9, 0, 96, 0, 3).reshape(3, 4, 8))
+
+
+def test_cond_is_x1_where_no_noise_is_added(open_model: Callable[..., _core.Model]) -> None:
+    picture = np.random.default_rng(4).integers(0, 256, (6, 8, 3), np.uint8)
+    rows = plan({"q": 1, "b": 1}, {"c": 1})  # whatever the network says, x1 is back in the end
+    engine = _core.Engine.callback(lambda x, t: -x[:, 3:])
+    for tile in (0, 16):
+        found = _core.restore(open_model(cond_x1="1"), engine, rows, picture, tile=tile)
+        np.testing.assert_array_equal(found, picture)
 
 
 @pytest.mark.parametrize("tile", [0, 16])

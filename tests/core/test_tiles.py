@@ -102,11 +102,27 @@ def test_layout(model: _core.Model, width: int, height: int, tile: int, expected
 
 
 @pytest.mark.parametrize(
-    ("tile", "overlap", "nearest"), [(50, -1, 48), (8, -1, 16), (48, 20, 16), (48, 48, 32), (32, 17, 16)]
+    ("tile", "overlap", "sentence"),
+    [
+        (50, -1, "tile 50 does not fit: it must be a multiple of 16; the nearest is 48"),
+        (8, -1, "tile 8 does not fit: it must be a multiple of 16 and at least 16; the nearest is 16"),
+        (2**30, 0, "tile 1073741824 does not fit: it must be at most 1048576; the nearest is 1048576"),
+        (48, 20, "tile overlap 20 does not fit: it must be a multiple of 16; the nearest is 16"),
+        (48, 48, "tile overlap 48 does not fit: it must be at most 32; the nearest is 32"),
+        (32, 17, "tile overlap 17 does not fit: it must be a multiple of 16 and at most 16; the nearest is 16"),
+    ],
 )
-def test_a_tile_that_does_not_fit_names_the_nearest(model: _core.Model, tile: int, overlap: int, nearest: int) -> None:
-    with pytest.raises(ValueError, match=f"multiple of 16 .*nearest is {nearest}$"):
+def test_a_tile_that_does_not_fit_names_the_rule_and_the_nearest(
+    model: _core.Model, tile: int, overlap: int, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
         model.layout(100, 100, tile, overlap)
+
+
+def test_a_tile_below_the_model_s_minimum_names_it(tmp_path: Path) -> None:
+    model = _core.Model(str(make_onnx(tmp_path / "model.onnx", minimum="20")))
+    with pytest.raises(ValueError, match=r"^tile 16 does not fit: it must be at least 32; the nearest is 32$"):
+        model.layout(100, 100, 16)
 
 
 def test_a_model_of_one_size(tmp_path: Path) -> None:

@@ -177,6 +177,9 @@ static void schedules_and_plans(void) {
   p.schedule = &wrong;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
 
+  p = good;
+  p.reserved = 1;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_plan_make(&p, rows, steps, &plan));
   p = good; /* gammas and a schedule are of two kinds of bridges */
   p.gammas = gammas;
   p.gamma_count = 2;
@@ -415,6 +418,9 @@ static void sessions(void) {
   p.out = NULL;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_restore(session, &p));
   p = good;
+  p.reserved = 1;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_restore(session, &p));
+  p = good;
   p.nfe = 1000;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_restore(session, &p));
   p.nfe = -1;
@@ -492,6 +498,9 @@ static void sessions(void) {
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_sample(bare, &plan, &s));
   s = sample_good;
   s.tile = s.overlap = 4;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_sample(bare, &plan, &s));
+  s = sample_good;
+  s.reserved = 1;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_sample(bare, &plan, &s));
   s = sample_good;
   s.network_batch = -1;

@@ -1,5 +1,6 @@
 // Image in, image out, with the host's own engine: every way that pixels can lie in memory, and every way to load.
 #include <algorithm>
+#include <cfenv>
 #include <cmath>
 #include <cstddef>
 #include <cstdio>
@@ -146,6 +147,21 @@ void check_ensemble(const i2sb_rt::Session& session, int channels, bool masked) 
   }
 }
 
+// A host program's own way of rounding changes no byte, and is its own again.
+void rounding_is_the_library_s_own(const i2sb_rt::Session& session, int type) {
+  Canvas from(WIDTH, HEIGHT, 3, type);
+  paint(from);
+  const std::vector<unsigned char> expected = restored(session, from);
+  const int before = std::fegetround();
+  for (const int mode : {FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO}) {
+    CHECK(std::fesetround(mode) == 0);
+    const std::vector<unsigned char> found = restored(session, from);
+    CHECK(std::fegetround() == mode);
+    CHECK(found == expected);
+  }
+  CHECK(std::fesetround(before) == 0);
+}
+
 // A program that was built before there were ensembles.
 void an_older_struct_is_taken(const i2sb_rt::Session& session) {
   Canvas from(WIDTH, HEIGHT, 3, I2SB_U8), to(WIDTH, HEIGHT, 3, I2SB_U8);
@@ -158,6 +174,19 @@ void an_older_struct_is_taken(const i2sb_rt::Session& session) {
   params.ensemble = 3;  // behind its end
   CHECK(i2sb_restore(session.get(), &params) == I2SB_OK);
   CHECK(to.pixels() == restored(session, from));
+}
+
+// A model that fills no holes would fill one with noise.
+void a_mask_needs_a_model_that_fills_holes(const i2sb_rt::Session& session) {
+  const Canvas image(WIDTH, HEIGHT, 3, I2SB_U8, Lie{});
+  Canvas out(WIDTH, HEIGHT, 3, I2SB_U8, Lie{}), hole(WIDTH, HEIGHT, 1, I2SB_U8, Lie{});
+  paint_hole(hole);
+  i2sb_restore_params params{};
+  i2sb_restore_params_init(&params, sizeof params);
+  params.image = &image.image;
+  params.out = &out.image;
+  params.mask = &hole.image;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_restore(session.get(), &params));
 }
 
 // What is known comes back bit for bit, what is not does not.
@@ -308,8 +337,9 @@ void run(const std::string& path) {
       check_mask(noisy, channels, type);
     }
     check_channels(plain, type);
+    rounding_is_the_library_s_own(plain, type);
     for (const int channels : {1, 4}) {
-      const i2sb_rt::Session own = session_of(load({{"channels", std::to_string(channels)}}));
+      const i2sb_rt::Session own = session_of(load({{"channels", std::to_string(channels)}, {"task", "inpaint"}}));
       check_strides(own, channels, type, true);
     }
   }
@@ -321,6 +351,7 @@ void run(const std::string& path) {
   const i2sb_rt::Session twice = session_of(load({{"upscale", "2"}}));
   check_enlarging(twice);
   wrong_results_are_refused(plain, twice);
+  a_mask_needs_a_model_that_fills_holes(plain);
   every_source_gives_the_same_model(path);
 }
 

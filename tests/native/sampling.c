@@ -38,6 +38,7 @@ static i2sb_status whole(void* self, const i2sb_plan* plan, const struct i2sb_sa
   CHECK(params->struct_size == sizeof *params && params->threads == 3);
   if (params->x1[0] < -1) return i2sb_fail(I2SB_ERROR_ENGINE, "the whole device is gone");
   for (i = 0; i < VALUES; ++i) x[i] = params->x1[0] < 0 ? NAN : (float)plan->row_count;
+  for (i = 0; params->trajectory && i < ROWS * VALUES; ++i) params->trajectory[i] = (float)i;
   return I2SB_OK;
 }
 
@@ -157,18 +158,23 @@ static void whole_plans(void) {
   const i2sb_engine engine = {sizeof engine, NULL, NULL, whole, NULL};
   i2sb_session* session = session_of(&engine);
   NEWER(i2sb_sample_params) larger;
+  float trajectory[ROWS * VALUES];
   int i;
   aim(&f);
   for (i = 0; i < VALUES; ++i) f.out[i] = 42;
+  for (i = 0; i < ROWS * VALUES; ++i) trajectory[i] = 42;
+  f.params.trajectory = trajectory;
   f.x1[0] = -1;
   REFUSED(I2SB_ERROR_NONFINITE, i2sb_sample(session, &f.plan, &f.params));
   f.x1[0] = -2;
   REFUSED(I2SB_ERROR_ENGINE, i2sb_sample(session, &f.plan, &f.params));
   CHECK(strcmp(i2sb_last_error(), "the whole device is gone") == 0);
   check_untouched(&f);
+  for (i = 0; i < ROWS * VALUES; ++i) CHECK(trajectory[i] == 42);
   f.x1[0] = 0;
   CHECK(i2sb_sample(session, &f.plan, &f.params) == I2SB_OK);
   for (i = 0; i < VALUES; ++i) CHECK(f.out[i] == ROWS);
+  for (i = 0; i < ROWS * VALUES; ++i) CHECK(trajectory[i] == (float)i);
   /* What an engine is given is of this library's size, also where the caller's is larger. */
   memset(&larger, 0, sizeof larger);
   larger.known = f.params;
@@ -294,6 +300,14 @@ static void sizes_beyond_all_bounds(void) {
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_sample(session, &f.plan, p));
   *p = good;
   p->height = p->width = INT32_MAX;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_sample(session, &f.plan, p));
+  *p = good;
+  p->height = (1 << 30) + 1; /* coordinates behind it may be no integers */
+  p->width = 1;
+  REFUSED(I2SB_ERROR_ARGUMENT, i2sb_sample(session, &f.plan, p));
+  *p = good;
+  p->height = p->width = 500000; /* all rows together are above the bound that each one keeps */
+  p->trajectory = f.out;
   REFUSED(I2SB_ERROR_ARGUMENT, i2sb_sample(session, &f.plan, p));
   CHECK(network.calls == 0);
   i2sb_session_free(session);

@@ -1,4 +1,8 @@
 // One model and one engine under many threads; cancelling from another one; errors that stay where they happened.
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+
 #include <atomic>
 #include <barrier>
 #include <string>
@@ -102,6 +106,81 @@ void cancel_ends_within_one_network_call() {
   CHECK(pixels == expected);
 }
 
+// Memory whose first touch cancels a session: its reader is at work by then.
+struct Tripwire {
+  explicit Tripwire(i2sb_session* session) {
+    cancelled = session;
+    CHECK(values != MAP_FAILED);
+    struct sigaction action{};
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = [](int, siginfo_t*, void*) {
+      mprotect(values, SIZE, PROT_READ);
+      i2sb_session_cancel(cancelled);
+    };
+    CHECK(sigaction(SIGSEGV, &action, &before) == 0);
+  }
+  ~Tripwire() {
+    CHECK(sigaction(SIGSEGV, &before, nullptr) == 0);
+    CHECK(munmap(values, SIZE) == 0);
+  }
+
+  static constexpr size_t SIZE = 1 << 16;
+  static inline i2sb_session* cancelled = nullptr;
+  static inline void* values = mmap(nullptr, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  struct sigaction before;
+};
+
+// A cancel is not lost where it comes while the arguments are still being looked at.
+void cancel_is_heard_from_the_beginning() {
+  const i2sb_rt::Session session = session_of(load());
+  const Tripwire tripwire(session.get());
+  std::vector<float> x(64, 1.0f), out(64, 42.0f);
+  float rows[2 * I2SB_ROW_COLUMNS] = {};
+  const i2sb_plan plan{sizeof plan, 2, rows, 0, 0};
+  i2sb_sample_params params = i2sb_rt::sample_params();
+  params.batch = params.channels = 1;
+  params.height = params.width = 8;
+  params.x1 = x.data();
+  params.out = out.data();
+  params.mask = static_cast<const float*>(tripwire.values);
+  REFUSED(I2SB_ERROR_CANCELLED, i2sb_sample(session.get(), &plan, &params));
+  CHECK(out[0] == 42);
+  CHECK(i2sb_sample(session.get(), &plan, &params) == I2SB_OK);
+}
+
+#ifdef __linux__
+i2sb_status count_threads(void* self, const i2sb_plan*, const i2sb_sample_params* params, float*) {
+  *static_cast<int*>(self) = params->threads;
+  return I2SB_OK;
+}
+
+// No more threads than the process may use cores.
+void threads_are_as_many_as_cores() {
+  cpu_set_t before, one;
+  CHECK(sched_getaffinity(0, sizeof before, &before) == 0);
+  int first = 0, threads = 0;
+  while (!CPU_ISSET(first, &before)) ++first;
+  CPU_ZERO(&one);
+  CPU_SET(first, &one);
+  const i2sb_engine engine{sizeof engine, &threads, nullptr, count_threads, nullptr};
+  i2sb_session_params opening = i2sb_rt::session_params();
+  opening.engine = &engine;
+  float x = 0, row[I2SB_ROW_COLUMNS] = {};
+  const i2sb_plan plan{sizeof plan, 1, row, 0, 0};
+  i2sb_sample_params params = i2sb_rt::sample_params();
+  params.batch = params.channels = params.height = params.width = 1;
+  params.x1 = params.out = &x;
+  for (const cpu_set_t* cores : {&one, &before}) {
+    i2sb_session* session = nullptr;
+    CHECK(sched_setaffinity(0, sizeof *cores, cores) == 0);
+    CHECK(i2sb_session_create(nullptr, &opening, &session) == I2SB_OK);
+    CHECK(i2sb_sample(session, &plan, &params) == I2SB_OK);
+    CHECK(threads == CPU_COUNT(cores));
+    i2sb_session_free(session);
+  }
+}
+#endif
+
 i2sb_status named_failure(void* self, const i2sb_network_call*) {
   return i2sb_fail(I2SB_ERROR_ENGINE, static_cast<const char*>(self));
 }
@@ -131,5 +210,9 @@ void errors_stay_in_their_threads() {
 int main() {
   tests::many_threads_give_the_bytes_of_one();
   tests::cancel_ends_within_one_network_call();
+  tests::cancel_is_heard_from_the_beginning();
+#ifdef __linux__
+  tests::threads_are_as_many_as_cores();
+#endif
   tests::errors_stay_in_their_threads();
 }

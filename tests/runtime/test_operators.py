@@ -277,7 +277,7 @@ def test_inpainting_fills_the_hole_with_the_seeds_noise(seed: int, height: int, 
 
 
 @pytest.mark.parametrize("name", ["inpaint-center", "inpaint-freeform2030"])
-def test_restoring_starts_from_the_same_noise(name: str, toy_path: Path) -> None:
+def test_restoring_starts_from_the_same_noise(name: str, make_model: Callable[..., Path]) -> None:
     seen: list[F32] = []
 
     def network(x: F32, t: F32) -> F32:
@@ -289,7 +289,7 @@ def test_restoring_starts_from_the_same_noise(name: str, toy_path: Path) -> None
     hole = operator.mask(40, 56, seed)
     assert hole is not None
     rows = Plan.posterior(Schedule(100, 0.3, 1e-4, 1.0), 1).rows
-    model, engine = _core.Model(str(toy_path)), _core.Engine.callback(network)
+    model, engine = _core.Model(str(make_model(task="inpaint"))), _core.Engine.callback(network)
     _core.restore(model, engine, rows, clean, mask=hole.astype(np.uint8), seed=seed)
     np.testing.assert_allclose(seen[0][:1], operator(from_bytes(clean)[None], seed), rtol=0, atol=1e-6)
 

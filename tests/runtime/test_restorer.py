@@ -146,7 +146,8 @@ def test_a_pointwise_network_does_not_see_the_tiles(make_model: MakeModel) -> No
     assert restorer.tile_of(64, 64) == 0
 
 
-def test_known_pixels_come_back_as_they_were(toy: Restorer, photo: U8) -> None:
+def test_known_pixels_come_back_as_they_were(make_model: MakeModel, photo: U8) -> None:
+    toy = load(make_model(task="inpaint"), precision="fp32")
     mask = np.zeros(photo.shape[:2], np.uint8)
     mask[5:20, 10:40] = 255
     result = toy.restore(photo, nfe=3, mask=mask)

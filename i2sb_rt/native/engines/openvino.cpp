@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdlib>
 #include <list>
 #include <memory>
 #include <mutex>
-#include <semaphore>
 #include <string>
 #include <utility>
 #include <vector>
@@ -69,6 +69,40 @@ struct Network {
   ElementType x_type = 0, t_type = 0, out_type = 0;
 };
 
+// Streams that are free. No std::counting_semaphore: waiters of GCC's may sleep on where one has become free (its bugs
+// 98033 and 104928).
+class Streams {
+ public:
+  explicit Streams(int count) : free_(count) {}
+
+  // One of them, for as long as it lives.
+  class Turn {
+   public:
+    explicit Turn(Streams& streams) : streams_(streams) {
+      std::unique_lock lock(streams_.mutex_);
+      streams_.freed_.wait(lock, [&] { return streams_.free_ > 0; });
+      --streams_.free_;
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    ~Turn() {
+      {
+        const std::lock_guard lock(streams_.mutex_);
+        ++streams_.free_;
+      }
+      streams_.freed_.notify_one();
+    }
+
+   private:
+    Streams& streams_;
+  };
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable freed_;
+  int free_;
+};
+
 class Engine {
  public:
   Engine(const i2sb_model& model, const i2sb_openvino_options& options)
@@ -100,7 +134,7 @@ class Engine {
 
   // From any thread; as many calls as there are streams run at once, the others wait.
   void predict(const Size& size, int out_channels, const float* x, const float* t, float* out) {
-    const Turn turn(free_streams_);
+    const Streams::Turn turn(free_streams_);
     const std::shared_ptr<Network> network = network_for(size);
     Owned<Request> request = take_request(*network);
     int64_t x_dims[] = {size.batch, size.channels, size.height, size.width}, t_dims[] = {size.times};
@@ -126,7 +160,7 @@ class Engine {
  private:
   static std::string library(const i2sb_openvino_options& options) {
     if (options.library && *options.library) return options.library;
-    const char* named = std::getenv("I2SB_RT_OPENVINO");
+    const char* named = secure_getenv("I2SB_RT_OPENVINO");  // not of a program with more rights than its caller
     return named ? named : "";
   }
 
@@ -147,15 +181,6 @@ class Engine {
       fail(I2SB_ERROR_ENGINE, "this CPU has neither AMX nor AVX512-BF16: bf16 is not to be had, use fp32 or auto");
     fail(I2SB_ERROR_ARGUMENT, "precision '" + asked + "' is not one of auto, fp32, bf16");
   }
-
-  // One of the streams, for as long as it lives.
-  struct Turn {
-    explicit Turn(std::counting_semaphore<MAX_STREAMS>& free) : free(free) { free.acquire(); }
-    Turn(const Turn&) = delete;
-    Turn& operator=(const Turn&) = delete;
-    ~Turn() { free.release(); }
-    std::counting_semaphore<MAX_STREAMS>& free;
-  };
 
   // The most recently used sizes come first. A network that is at work outlives its place in the list.
   std::shared_ptr<Network> network_for(const Size& size) {
@@ -199,8 +224,12 @@ class Engine {
         std::any_of(model_.tensors.begin(), model_.tensors.end(), [](const i2sb::Tensor& t) { return t.elsewhere; });
     if (apart && model_.path.empty())
       fail(I2SB_ERROR_MODEL, "this model has its weights in a second file: load it from its path");
-    if (apart || (model_.bytes.size() > LARGE && !model_.path.empty()))
+    if (apart || (model_.bytes.size() > LARGE && !model_.path.empty())) {
+      if (FileState::of(model_.path) != model_.state)
+        fail(I2SB_ERROR_MODEL, "model file " + std::string(model_.path) +
+                                   ": it has changed since it was loaded; it must be loaded again");
       return api_.core_read_model(core_.get(), model_.path.c_str(), nullptr, read);
+    }
     return api_.core_read_model_from_memory_buffer(core_.get(), model_.bytes.data(), model_.bytes.size(), nullptr,
                                                    read);
   }
@@ -265,7 +294,7 @@ class Engine {
   const i2sb_model& model_;
   const std::string threads_;
   const int streams_;
-  std::counting_semaphore<MAX_STREAMS> free_streams_;
+  Streams free_streams_;
   const std::string cache_;
   const i2sb_log log_;
   void* const log_user_;

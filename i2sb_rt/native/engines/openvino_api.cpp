@@ -50,6 +50,12 @@ Api::Api(const std::string& library) : handle_(open_library(library)) {
     std::memcpy(&function, &address, sizeof address);
   };
   try {
+    // The symbols have no versions: what a program is linked with would answer the calls of the library opened here.
+    const void* host = dlsym(RTLD_DEFAULT, "get_openvino_version");
+    const void* own = dlsym(handle_, "get_openvino_version");
+    if (host && own && host != own)
+      fail(I2SB_ERROR_ENGINE,
+           "this program is linked with another OpenVINO: name its libopenvino_c.so in I2SB_RT_OPENVINO");
 #define I2SB_BIND(name) bind(name, "ov_" #name)
     I2SB_BIND(get_openvino_version);
     I2SB_BIND(version_free);

@@ -3,8 +3,10 @@
  * Rules that hold for every function: no exception crosses it, nothing is printed, nothing aborts. One that can fail
  * returns an i2sb_status, leaves its outputs untouched where that is not I2SB_OK, and keeps a sentence for
  * i2sb_last_error. Structs that may grow begin with their size, which an init function sets with the defaults, and else
- * the caller, to sizeof; fields are only ever appended. Text is UTF-8. Freeing NULL is legal. What is passed in is
- * borrowed for the time of the call, unless a line says longer; what is passed out is the caller's. */
+ * the caller, to sizeof; fields are only ever appended, and those named reserved are 0. Text is UTF-8. Freeing NULL is
+ * legal. What is passed in is borrowed for the time of the call, unless a line says longer; an allocator's or a log's
+ * user as long as what was made with it, and a log calls no function here. What is passed out is the caller's. The
+ * default floating-point environment (to nearest) holds in each function and what it calls, the caller's behind it. */
 #ifndef I2SB_RT_H
 #define I2SB_RT_H
 #include <stddef.h>
@@ -66,7 +68,7 @@ typedef struct i2sb_tensor {
   int32_t onnx_type, rank; /* type: 1 float32, 10 float16, 16 bfloat16, 7 int64 ... as in ONNX */
   const char* name;        /* this and all below: owned by the model */
   const int64_t* dims;
-  const void* data; /* little-endian; NULL when it lies in another file */
+  const void* data; /* little-endian, at any address: memcpy it; NULL when in another file or no raw_data */
   size_t data_size;
 } i2sb_tensor;
 int32_t i2sb_model_tensor_count(const i2sb_model* model);
@@ -102,7 +104,7 @@ typedef struct i2sb_plan_params {
   int32_t clip;           /* -1: the model's, else 0 */
   const double* gammas;   /* dsb: half the variance of each step, from the data on, > 0; NULL: the model's */
   const char* direction;  /* dsb: "forward", from the data, or "backward"; NULL: the model's */
-  int32_t gamma_count;
+  int32_t gamma_count, reserved;
 } i2sb_plan_params;
 void i2sb_plan_params_init(i2sb_plan_params* params, size_t struct_size);
 /* Fills rows [nfe][I2SB_ROW_COLUMNS], steps [nfe + 1] unless NULL, and the plan. rows NULL: only plan->row_count. */
@@ -132,7 +134,7 @@ void i2sb_engine_free(i2sb_engine* engine);
 
 typedef struct i2sb_openvino_options {
   uint32_t struct_size;
-  int32_t threads;       /* of all streams together; 0: one a core */
+  int32_t threads;       /* of all streams together; 0: one a core that the process may use */
   int32_t streams;       /* network calls that run at once, 0 .. 256; 0: 1 */
   const char* precision; /* NULL or "auto" (points in fp32), "fp32", "bf16" */
   const char* cache_dir; /* where compiled networks are kept; NULL: nowhere */
@@ -144,15 +146,14 @@ void i2sb_openvino_options_init(i2sb_openvino_options* options, size_t struct_si
 /* Fills *engine, whose struct_size is set. The model must outlive it. Any number of sessions and threads may share it
  * and its compiled networks: `streams` of them compute at once, the others wait. options: may be NULL. */
 I2SB_STATUS i2sb_openvino_engine(const i2sb_model* model, const i2sb_openvino_options* options, i2sb_engine* engine);
-/* Of an engine that i2sb_openvino_engine made, else "": */
-const char* i2sb_openvino_precision(const i2sb_engine* engine); /* "fp32" or "bf16" */
+const char* i2sb_openvino_precision(const i2sb_engine* engine); /* "fp32" or "bf16"; of any other kind of engine "" */
 const char* i2sb_openvino_release(const i2sb_engine* engine);
 
 /* ---- sessions: one a thread ------------------------------------------------------------------------------------- */
 typedef struct i2sb_session i2sb_session;
 typedef struct i2sb_session_params {
   uint32_t struct_size;
-  int32_t threads;                       /* for all but the network; 0: one a core */
+  int32_t threads;                       /* for all but the network; 0: as above */
   const i2sb_engine* engine;             /* copied, must outlive the session; NULL: one of its own, OpenVINO's */
   const i2sb_openvino_options* openvino; /* of that one; may be NULL */
   const i2sb_allocator* allocator;       /* copied; NULL: the C++ heap */
@@ -208,8 +209,7 @@ typedef struct i2sb_restore_params {
   int32_t tile, overlap;  /* as in i2sb_model_layout */
   i2sb_progress progress; /* may be NULL */
   void* progress_user;
-  int32_t
-      ensemble; /* 2, 4, 8: the mean of the image restored as it is, mirrored, upside down, turned; 0, 1: as it is */
+  int32_t ensemble, reserved; /* 2, 4, 8: the mean of it as it is, mirrored, upside down, turned; 0, 1: as it is */
 } i2sb_restore_params;
 void i2sb_restore_params_init(i2sb_restore_params* params, size_t struct_size);
 I2SB_STATUS i2sb_restore(i2sb_session* session, const i2sb_restore_params* params);
@@ -217,11 +217,10 @@ I2SB_STATUS i2sb_restore(i2sb_session* session, const i2sb_restore_params* param
 /* ---- below images: the loop, and its parts ---------------------------------------------------------------------- */
 typedef struct i2sb_sample_params {
   uint32_t struct_size;
-  int32_t batch, channels, height, width;
-  int32_t cond_channels; /* of cond; 0 without */
+  int32_t batch, channels, height, width, cond_channels;
   const float* x1;       /* [B,C,H,W]: the degraded images in [-1,1] */
   const float* start;    /* [B,C,H,W]: the state at the beginning; NULL: x1 */
-  const float* cond;     /* [B,cond_channels,H,W]: shown to the network behind x; NULL without */
+  const float* cond;     /* [B,cond_channels,H,W]: shown to the network behind x; NULL and 0 without */
   const float* mask;     /* [B,1,H,W]: 1 = hole, 0 = known; NULL without */
   const uint64_t* seeds; /* [B]; NULL: all 0 */
   const float* draws;    /* [draw_count,B,C,H,W]: recorded noise in the order drawn; NULL: Philox */
@@ -232,7 +231,7 @@ typedef struct i2sb_sample_params {
   int32_t tile, overlap;  /* tile 0: the network sees the whole image */
   i2sb_progress progress; /* may be NULL */
   void* progress_user;
-  int32_t threads; /* set by the library, for engines that run whole plans */
+  int32_t threads, reserved; /* threads: set by the library, for engines that run whole plans */
 } i2sb_sample_params;
 void i2sb_sample_params_init(i2sb_sample_params* params, size_t struct_size);
 I2SB_STATUS i2sb_sample(i2sb_session* session, const i2sb_plan* plan, const i2sb_sample_params* params);

@@ -42,10 +42,11 @@ i2sb_status failed(const std::exception& fault) {
 
 i2sb_status predict(void* self, const i2sb_network_call* call) {
   auto* handle = static_cast<EngineHandle*>(self);
-  const py::gil_scoped_acquire acquire;
+  const Lock lock;
   try {
-    const py::object answer = handle->callback(
-        view(call->x, {call->batch, call->in_channels, call->height, call->width}), view(call->t, {call->batch}));
+    const py::object answer = call_python(
+        handle->callback, py::make_tuple(view(call->x, {call->batch, call->in_channels, call->height, call->width}),
+                                         view(call->t, {call->batch})));
     const auto values = expect<float>(answer, "what the network returns", 4);
     expect_shape(values, "what the network returns", {call->batch, call->out_channels, call->height, call->width});
     std::copy_n(values.data(), values.size(), call->out);
@@ -67,7 +68,7 @@ std::shared_ptr<EngineHandle> make_callback(py::function callback) {
 i2sb_status sample(void* self, const i2sb_plan* plan, const i2sb_sample_params* params, float* x) {
   auto* handle = static_cast<EngineHandle*>(self);
   const i2sb_sample_params& p = *params;
-  const py::gil_scoped_acquire acquire;
+  const Lock lock;
   try {
     using namespace py::literals;
     const std::vector<py::ssize_t> shape{p.batch, p.channels, p.height, p.width};
@@ -82,15 +83,16 @@ i2sb_status sample(void* self, const i2sb_plan* plan, const i2sb_sample_params* 
       const i2sb_event event{I2SB_PHASE_NETWORK, row, plan->row_count, 1, 1, now, now};
       return p.progress(p.progress_user, &event) != 0;
     };
-    const py::object answer = handle->callback(
-        view(x, shape), view(plan->rows, {plan->row_count, I2SB_ROW_COLUMNS}), "x1"_a = view(p.x1, shape),
-        "clip"_a = plan->clip != 0, "known"_a = known_name(plan->known),
+    const py::dict facts(
+        "x1"_a = view(p.x1, shape), "clip"_a = plan->clip != 0, "known"_a = known_name(plan->known),
         "cond"_a = given(p.cond, {p.batch, p.cond_channels, p.height, p.width}),
         "mask"_a = given(p.mask, {p.batch, 1, p.height, p.width}),
         "seeds"_a = p.seeds ? std::vector<uint64_t>(p.seeds, p.seeds + p.batch) : std::vector<uint64_t>(p.batch),
         "draws"_a = given(p.draws, draws), "trajectory"_a = p.trajectory != nullptr, "tile"_a = p.tile,
         "overlap"_a = p.overlap, "network_batch"_a = p.network_batch,
         "on_row"_a = is_watched() ? py::object(py::cpp_function(observe)) : py::none());
+    const py::object answer = call_python(
+        handle->callback, py::make_tuple(view(x, shape), view(plan->rows, {plan->row_count, I2SB_ROW_COLUMNS})), facts);
     const auto [result, path] = py::cast<std::pair<py::object, py::object>>(answer);
     const auto values = expect<float>(result, "what the engine returns", 4);
     expect_shape(values, "what the engine returns", shape);
@@ -115,6 +117,12 @@ std::shared_ptr<EngineHandle> make_whole(py::function callback) {
 }
 
 }  // namespace
+
+py::object call_python(const py::object& function, const py::tuple& arguments, const py::dict& named) {
+  PyObject* answer = or_rest([&] { return PyObject_Call(function.ptr(), arguments.ptr(), named.ptr()); });
+  if (!answer) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(answer);
+}
 
 std::exception_ptr& callback_exception() {
   thread_local std::exception_ptr raised;

@@ -1,5 +1,7 @@
+#include <exception>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
@@ -7,18 +9,33 @@
 namespace i2sb::python {
 namespace {
 
-// A Python observer behind the C callback; its exception stops the loop and is raised again.
+// Whether signals come to this thread: Python's first one alone runs their handlers.
+bool hears_signals() {
+  const py::module_ threading = py::module_::import("threading");
+  return threading.attr("get_ident")().equal(threading.attr("main_thread")().attr("ident"));
+}
+
+// A Python observer, which may be None, and Ctrl-C behind the C callback; the exception of either stops the loop and is
+// raised again.
 struct Observer {
+  explicit Observer(py::object function) : function(std::move(function)) {}
+
   py::object function;
   std::exception_ptr raised;
+
+  // NULL where there is nothing to ask.
+  i2sb_progress progress() const { return !function.is_none() || hears_signals() ? &call : nullptr; }
 
   static int32_t call(void* user, const i2sb_event* event) {
     constexpr const char* PHASES[] = {"network", "step", "prepare", "finish"};
     auto* observer = static_cast<Observer*>(user);
-    const py::gil_scoped_acquire acquire;
+    const Lock lock;
     try {
-      const py::object stop = observer->function(PHASES[event->phase], event->row, event->row_count, event->tile,
-                                                 event->tile_count, event->begin_ns, event->end_ns);
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (observer->function.is_none()) return 0;
+      const py::object stop = call_python(
+          observer->function, py::make_tuple(PHASES[event->phase], event->row, event->row_count, event->tile,
+                                             event->tile_count, event->begin_ns, event->end_ns));
       return !stop.is_none() && py::cast<bool>(stop);
     } catch (...) {
       observer->raised = std::current_exception();
@@ -47,9 +64,11 @@ void run(const i2sb_model* model, const EngineHandle& engine, int32_t threads, O
   callback_exception() = nullptr;
   is_watched() = !observer.function.is_none();
   const i2sb_status status = without_lock([&] { return body(session.get()); });
-  if (status == I2SB_OK) return;
+  // Taken in any case: nothing that Python raised may outlive the call in this thread.
+  const std::exception_ptr raised = std::exchange(callback_exception(), nullptr);
   if (observer.raised) std::rethrow_exception(observer.raised);
-  if (const std::exception_ptr raised = std::exchange(callback_exception(), nullptr)) std::rethrow_exception(raised);
+  if (status == I2SB_OK) return;
+  if (raised) std::rethrow_exception(raised);
   check(status);
 }
 
@@ -81,7 +100,7 @@ Array<float> sample(EngineHandle& engine, const py::object& rows_in, const py::o
   Array<float> out({B, C, H, W});
   std::optional<Array<float>> states;
   if (trajectory) states.emplace(std::vector<py::ssize_t>{B, rows.shape(0), C, H, W});
-  Observer observer{std::move(observer_in), nullptr};
+  Observer observer(std::move(observer_in));
   i2sb_sample_params params{};
   params.struct_size = sizeof params;
   params.batch = side(B);
@@ -101,7 +120,7 @@ Array<float> sample(EngineHandle& engine, const py::object& rows_in, const py::o
   params.tile = tile;
   params.overlap = overlap;
   params.network_batch = network_batch;
-  params.progress = observer.function.is_none() ? nullptr : &Observer::call;
+  params.progress = observer.progress();
   params.progress_user = &observer;
   run(nullptr, engine, threads, observer, [&](i2sb_session* session) { return i2sb_sample(session, &plan, &params); });
   return states ? *states : out;
@@ -125,7 +144,7 @@ Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py:
   layout.struct_size = sizeof layout;
   check(i2sb_model_layout(model.model.get(), side(image.shape(1)), side(image.shape(0)), tile, overlap, &layout));
   Array<uint8_t> out({static_cast<py::ssize_t>(layout.height), static_cast<py::ssize_t>(layout.width), image.shape(2)});
-  Observer observer{std::move(observer_in), nullptr};
+  Observer observer(std::move(observer_in));
   const i2sb_image given = image_of(image.data(), image.shape(1), image.shape(0), image.shape(2));
   const i2sb_image result = image_of(out.mutable_data(), out.shape(1), out.shape(0), out.shape(2));
   i2sb_image hole{};
@@ -140,7 +159,7 @@ Array<uint8_t> restore(const ModelHandle& model, EngineHandle& engine, const py:
   params.tile = tile;
   params.overlap = overlap;
   params.ensemble = ensemble;
-  params.progress = observer.function.is_none() ? nullptr : &Observer::call;
+  params.progress = observer.progress();
   params.progress_user = &observer;
   run(model.model.get(), engine, threads, observer,
       [&](i2sb_session* session) { return i2sb_restore(session, &params); });

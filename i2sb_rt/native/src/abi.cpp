@@ -21,7 +21,10 @@ void init(Struct* to, size_t size, Struct defaults) {
 
 // Programs are built against these: a field never moves.
 #define I2SB_AT(type, field, offset) static_assert(offsetof(type, field) == (offset), #type "." #field " has moved")
-#if UINTPTR_MAX == UINT64_MAX
+// No struct ends in padding: a field appended there would find anything in programs that were built before.
+#define I2SB_FULL(type, last, size)                                                            \
+  static_assert(sizeof(type) == (size) && offsetof(type, last) + sizeof(type::last) == (size), \
+                #type " has another size, or ends in padding")
 I2SB_AT(i2sb_model_params, path, 8);
 I2SB_AT(i2sb_model_params, read, 32);
 I2SB_AT(i2sb_model_params, log_user, 64);
@@ -55,7 +58,20 @@ I2SB_AT(i2sb_restore_params, ensemble, 88);
 I2SB_AT(i2sb_sample_params, x1, 24);
 I2SB_AT(i2sb_sample_params, out, 80);
 I2SB_AT(i2sb_sample_params, threads, 120);
-#endif
+I2SB_FULL(i2sb_model_params, log_user, 72);
+I2SB_FULL(i2sb_tensor, data_size, 48);
+I2SB_FULL(i2sb_plan, known, 24);
+I2SB_FULL(i2sb_schedule, T, 32);
+I2SB_FULL(i2sb_plan_params, reserved, 88);
+I2SB_FULL(i2sb_network_call, out, 48);
+I2SB_FULL(i2sb_engine, free, 40);
+I2SB_FULL(i2sb_openvino_options, log_user, 56);
+I2SB_FULL(i2sb_session_params, log_user, 48);
+I2SB_FULL(i2sb_event, end_ns, 40);
+I2SB_FULL(i2sb_image, stride, 40);
+I2SB_FULL(i2sb_layout, tile_count, 32);
+I2SB_FULL(i2sb_restore_params, reserved, 96);
+I2SB_FULL(i2sb_sample_params, reserved, 128);
 
 }  // namespace
 

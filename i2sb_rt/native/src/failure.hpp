@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cfenv>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -15,6 +16,9 @@
 #include "i2sb_rt.h"
 
 namespace i2sb {
+
+// Sizes are bounded by 1e12 values of an array, and multiplied as they are.
+static_assert(sizeof(std::size_t) == 8, "this library needs a 64-bit machine");
 
 constexpr size_t SENTENCE_SIZE = 1024;  // of the last error, its NUL included
 
@@ -30,9 +34,26 @@ inline void require(bool holds, const char* sentence) {
   if (!holds) fail(I2SB_ERROR_ARGUMENT, sentence);
 }
 
+// The default floating-point environment, in place of the caller's for as long as it lives: the same bytes come out
+// whatever the host program rounds to, flushes to zero or traps. Threads begin with their maker's.
+class DefaultFloats {
+ public:
+  DefaultFloats() {
+    std::fegetenv(&before_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  DefaultFloats(const DefaultFloats&) = delete;
+  DefaultFloats& operator=(const DefaultFloats&) = delete;
+  ~DefaultFloats() { std::fesetenv(&before_); }
+
+ private:
+  std::fenv_t before_;
+};
+
 // Runs the body of an exported function; no exception leaves it.
 template <typename Body>
 i2sb_status guard(Body&& body) noexcept {
+  const DefaultFloats floats;
   try {
     std::forward<Body>(body)();
     return I2SB_OK;

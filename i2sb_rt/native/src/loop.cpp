@@ -1,5 +1,7 @@
 #include "loop.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -24,12 +26,18 @@ void Watch::done(i2sb_phase phase, int row, int tile, int tile_count) {
 }
 
 int thread_count(int asked) {
-  return asked > 0 ? asked : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (asked > 0) return asked;
+#ifdef __linux__
+  cpu_set_t allowed;  // of this process: containers and taskset give fewer cores than there are
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
+#endif
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 namespace {
 
 constexpr double MOST_VALUES = 1e12;  // of one array: far above any memory, and no size of it overflows
+constexpr int MOST_SIDE = 1 << 30;    // of a state: twice as much, and a tile beyond it, is still an int
 
 const float* row_of(const i2sb_plan& plan, int row) { return plan.rows + static_cast<size_t>(row) * I2SB_ROW_COLUMNS; }
 
@@ -161,13 +169,18 @@ void check_sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_s
   require_struct(&p, "params");
   require(p.batch >= 1 && p.channels >= 1 && p.height >= 1 && p.width >= 1 && p.cond_channels >= 0,
           "batch, channels, height and width must be at least 1");
+  require(p.height <= MOST_SIDE && p.width <= MOST_SIDE, "height and width must be at most 2^30");
   const double planes = static_cast<double>(p.channels) + p.cond_channels;
   require(planes <= INT32_MAX && p.batch * planes * p.height * p.width < MOST_VALUES,
           "the batch is larger than 1e12 values");
+  require(
+      !p.trajectory || static_cast<double>(p.batch) * p.channels * p.height * p.width * plan.row_count < MOST_VALUES,
+      "the trajectory is larger than 1e12 values");
   require(p.x1 != nullptr, "x1 is NULL");
   require((p.cond != nullptr) == (p.cond_channels > 0), "cond and cond_channels must be given together");
   require(p.tile >= 0 && (p.tile == 0 || (p.overlap >= 0 && p.overlap < p.tile)), "overlap must be less than tile");
   require(p.network_batch >= 0, "network_batch must not be negative");
+  require(p.reserved == 0, "params.reserved must be 0");
   const double side = p.tile, lanes = p.network_batch > 0 ? p.network_batch : p.batch;
   require(lanes * planes * (p.tile > 0 ? side * side : static_cast<double>(p.height) * p.width) < MOST_VALUES,
           "a network call would be larger than 1e12 values");
@@ -254,8 +267,13 @@ void run(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_par
 void sample(const i2sb_engine& engine, const i2sb_plan& plan, const i2sb_sample_params& p, float* x,
             std::pmr::memory_resource* memory) {
   if (!engine.sample) return run(engine, plan, p, x, memory);
-  ask([&] { return engine.sample(engine.self, &plan, &p, x); });
-  check_finite(x, static_cast<size_t>(p.batch) * p.channels * p.height * p.width);
+  const size_t total = static_cast<size_t>(p.batch) * p.channels * p.height * p.width;
+  std::pmr::vector<float> trajectory(p.trajectory ? total * plan.row_count : 0, memory);
+  i2sb_sample_params ours = p;  // the caller's arrays stay as they are where the engine fails
+  if (p.trajectory) ours.trajectory = trajectory.data();
+  ask([&] { return engine.sample(engine.self, &plan, &ours, x); });
+  check_finite(x, total);
+  std::copy(trajectory.begin(), trajectory.end(), p.trajectory);
 }
 
 }  // namespace i2sb

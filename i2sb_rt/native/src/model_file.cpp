@@ -146,8 +146,10 @@ void read_entry(std::string_view bytes, Entries& metadata) {
     metadata.emplace(key, value);
 }
 
+std::filesystem::path path_of(std::string_view path) { return std::u8string(path.begin(), path.end()); }
+
 void read_file(std::string_view path, std::pmr::string& bytes) {
-  const std::filesystem::path file(std::u8string(path.begin(), path.end()));
+  const std::filesystem::path file = path_of(path);
   std::error_code problem;
   if (!std::filesystem::exists(file, problem)) fail(I2SB_ERROR_MODEL, "there is no such file");
   if (!std::filesystem::is_regular_file(file, problem)) fail(I2SB_ERROR_MODEL, "it is not a file");
@@ -191,8 +193,11 @@ Loaded load_model(const i2sb_model_params& params) {
   Loaded model = make_in<i2sb_model>(Memory(params.allocator));
   try {
     if (params.path) {
-      model->path = params.path;
-      read_file(model->path, model->bytes);
+      // Where it is read again, the program may have left its folder.
+      std::error_code unknown;
+      model->path = std::filesystem::absolute(path_of(params.path), unknown).string();
+      model->state = FileState::of(model->path);
+      read_file(params.path, model->bytes);
     } else if (params.read) {
       read_pieces(params.read, params.read_user, model->bytes);
     } else {
@@ -218,6 +223,15 @@ Loaded load_model(const i2sb_model_params& params) {
 }
 
 }  // namespace
+
+FileState FileState::of(std::string_view path) {
+  const std::filesystem::path file = path_of(path);
+  std::error_code missing;
+  const std::uintmax_t size = std::filesystem::file_size(file, missing);
+  if (missing) return {};
+  return {size, std::filesystem::last_write_time(file, missing)};
+}
+
 }  // namespace i2sb
 
 extern "C" {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -23,6 +24,15 @@ struct Tensor {
   bool elsewhere = false;  // stored in another file
 };
 
+// What tells that a file is still the one that was read.
+struct FileState {
+  std::uintmax_t size = 0;
+  std::filesystem::file_time_type written;
+  bool operator==(const FileState&) const = default;
+
+  static FileState of(std::string_view path);  // of no size where there is none any more
+};
+
 }  // namespace i2sb
 
 // Immutable once loaded.
@@ -31,7 +41,8 @@ struct i2sb_model {
       : memory(from), path(&memory), bytes(&memory), metadata(&memory), tensors(&memory) {}
 
   i2sb::Memory memory;
-  std::pmr::string path;  // empty where it was not loaded from a file
+  std::pmr::string path;  // absolute; empty where it was not loaded from a file
+  i2sb::FileState state;  // before it was read
   std::pmr::string bytes;
   i2sb::Entries metadata;
   std::pmr::vector<i2sb::Tensor> tensors;

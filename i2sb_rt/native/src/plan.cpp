@@ -267,6 +267,7 @@ i2sb_plan NamedPlan::view() const {
 extern "C" i2sb_status i2sb_plan_make(const i2sb_plan_params* params, float* rows, int32_t* steps, i2sb_plan* plan) {
   return i2sb::guard([&] {
     const i2sb_plan_params whole = i2sb::taken(params, "params", {offsetof(i2sb_plan_params, gammas)});
+    i2sb::require(whole.reserved == 0, "params.reserved must be 0");
     i2sb::require(rows || !steps, "steps are only given with rows");
     i2sb::require(rows || plan, "rows and plan are NULL");
     if (plan) i2sb::require_struct(plan, "plan");

@@ -50,6 +50,8 @@ void check(const ModelRules& rules, const i2sb_restore_params& p) {
     fail(I2SB_ERROR_ARGUMENT, "the mask must have one channel and the image's size");
   if (rules.size.upscale > 1)
     fail(I2SB_ERROR_ARGUMENT, "a mask has no meaning for a model that enlarges: no pixel of its result is known");
+  if (!rules.needs_mask)
+    fail(I2SB_ERROR_ARGUMENT, "the model " + std::string(rules.name) + " fills no holes: it takes no mask");
 }
 
 void check_out(const i2sb_restore_params& p, const i2sb_layout& layout) {
@@ -133,8 +135,10 @@ Values run(i2sb_session& session, const i2sb_restore_params& p, const i2sb_plan&
     const Values z = image_noise(p.seed, x.size(), I2SB_NOISE_X1, session.threads, memory);
     for (size_t i = 0; i < x.size(); ++i) x[i] += z[i];
   }
+  // cond may be the very same, and is not overwritten.
+  const bool is_shown = rules.cond_x1 && !rules.cond_mask && !rules.add_x1_noise;
   Values x1(memory);
-  if (reads_x1(plan, p.mask)) x1 = x;
+  if (reads_x1(plan, p.mask) && !is_shown) x1 = x;
   watch.done(I2SB_PHASE_PREPARE, 0);
 
   i2sb_sample_params sampling{};
@@ -143,7 +147,7 @@ Values run(i2sb_session& session, const i2sb_restore_params& p, const i2sb_plan&
   sampling.channels = rules.channels;
   sampling.height = height;
   sampling.width = width;
-  sampling.x1 = x1.empty() ? x.data() : x1.data();
+  sampling.x1 = is_shown ? cond.data() : x1.empty() ? x.data() : x1.data();
   sampling.cond = cond.empty() ? nullptr : cond.data();
   sampling.cond_channels = static_cast<int32_t>(cond.size() / area);
   sampling.mask = mask.empty() ? nullptr : mask.data();
@@ -159,7 +163,7 @@ Values run(i2sb_session& session, const i2sb_restore_params& p, const i2sb_plan&
   return x;
 }
 
-void restore(i2sb_session& session, const i2sb_restore_params& p) {
+void restore(i2sb_session& session, Work& work, const i2sb_restore_params& p) {
   require(session.model != nullptr, "this session has no model: it can only sample");
   const i2sb_model& model = *session.model;
   const ModelRules& rules = model.rules;
@@ -172,7 +176,6 @@ void restore(i2sb_session& session, const i2sb_restore_params& p) {
   check_plan(plan);
   const int passes = passes_of(p);
   require(plan.row_count <= INT32_MAX / passes, "the plan has too many rows for an ensemble");
-  Work work(session, p.progress, p.progress_user);
 
   Values x(&session.memory);
   for (int way = 0; way < passes; ++way) {
@@ -210,7 +213,11 @@ i2sb_status i2sb_model_layout(const i2sb_model* model, int32_t width, int32_t he
 i2sb_status i2sb_restore(i2sb_session* session, const i2sb_restore_params* params) {
   return i2sb::guard([&] {
     i2sb::require(session != nullptr, "session is NULL");
-    i2sb::restore(*session, i2sb::taken(params, "params", {offsetof(i2sb_restore_params, ensemble)}));
+    i2sb::Work work(*session);  // from here on it can be cancelled
+    const i2sb_restore_params p = i2sb::taken(params, "params", {offsetof(i2sb_restore_params, ensemble)});
+    i2sb::require(p.reserved == 0, "params.reserved must be 0");
+    work.watch(p.progress, p.progress_user);
+    i2sb::restore(*session, work, p);
   });
 }
 

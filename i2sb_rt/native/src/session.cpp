@@ -12,11 +12,15 @@ i2sb_session::~i2sb_session() {
 
 namespace i2sb {
 
-Work::Work(i2sb_session& session, i2sb_progress progress, void* user)
-    : session_(session), progress_(progress), user_(user) {
+Work::Work(i2sb_session& session) : session_(session) {
   require(!session_.at_work.exchange(true),
           "this session is at work in another thread: give each thread one of its own");
   session_.cancelled = false;
+}
+
+void Work::watch(i2sb_progress progress, void* user) {
+  progress_ = progress;
+  user_ = user;
 }
 
 int32_t Work::ask(void* work, const i2sb_event* event) {
@@ -86,9 +90,10 @@ void i2sb_session_cancel(i2sb_session* session) {
 i2sb_status i2sb_sample(i2sb_session* session, const i2sb_plan* plan, const i2sb_sample_params* params) {
   return i2sb::guard([&] {
     i2sb::require(session && plan && params, "session, plan or params is NULL");
+    i2sb::Work work(*session);  // from here on it can be cancelled
     i2sb::check_sample(session->engine, *plan, *params);
     i2sb::require(params->out != nullptr, "out is NULL");
-    i2sb::Work work(*session, params->progress, params->progress_user);
+    work.watch(params->progress, params->progress_user);
     i2sb_sample_params p = *params;
     p.struct_size = sizeof p;
     p.progress = i2sb::Work::ask;

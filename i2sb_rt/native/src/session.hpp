@@ -26,18 +26,21 @@ namespace i2sb {
 // The session at work for the length of a call: no other thread may use it, and it can be cancelled.
 class Work {
  public:
-  Work(i2sb_session& session, i2sb_progress progress, void* user);
+  explicit Work(i2sb_session& session);
   Work(const Work&) = delete;
   Work& operator=(const Work&) = delete;
   ~Work() { session_.at_work = false; }
+
+  // The caller's, once its parameters have been checked.
+  void watch(i2sb_progress progress, void* user);
 
   // In place of the caller's progress function and its user: they ask it, and whether the session was cancelled.
   static int32_t ask(void* work, const i2sb_event* event);
 
  private:
   i2sb_session& session_;
-  i2sb_progress progress_;
-  void* user_;
+  i2sb_progress progress_ = nullptr;
+  void* user_ = nullptr;
 };
 
 }  // namespace i2sb

@@ -77,17 +77,28 @@ void Blend::add(const float* values, int top, int left) {
 
 namespace {
 
-int round_up(int value, int step) { return (value + step - 1) / step * step; }
+constexpr int MOST_SIDE = 1 << 20;  // of a result, and of a tile
 
-[[noreturn]] void refuse(const char* what, int value, int g, int nearest) {
-  fail(I2SB_ERROR_ARGUMENT, std::string(what) + " " + std::to_string(value) +
-                                " does not fit: it must be a multiple of " + std::to_string(g) +
-                                " for this model; the nearest is " + std::to_string(nearest));
-}
+int round_up(int value, int step) { return (value + step - 1) / step * step; }
 
 int nearest_multiple(int value, int g, int low, int high) {
   const int64_t nearest = (int64_t{value} + g / 2) / g * g;
   return static_cast<int>(std::clamp<int64_t>(nearest, low, std::max(low, high)));
+}
+
+// Throws unless a value asked for is a multiple of g from `least` to `most`: the sentence says what it is not.
+void check_multiple(const char* what, int value, int g, int least, int most) {
+  std::string rule;
+  const auto broken = [&](const char* words, int bound) {
+    rule += (rule.empty() ? "" : " and ") + std::string(words) + std::to_string(bound);
+  };
+  if (value % g != 0) broken("a multiple of ", g);
+  if (value < least) broken("at least ", least);
+  if (value > most) broken("at most ", most);
+  if (rule.empty()) return;
+  const int nearest = nearest_multiple(value, g, least, most);
+  fail(I2SB_ERROR_ARGUMENT, std::string(what) + " " + std::to_string(value) + " does not fit: it must be " + rule +
+                                "; the nearest is " + std::to_string(nearest));
 }
 
 // The tile's side and overlap asked for, checked against g = lcm(multiple, 16).
@@ -96,16 +107,14 @@ void check_tile(const SizeRules& rules, int tile, int overlap) {
   if (rules.minimum == rules.tile && tile != rules.tile)
     fail(I2SB_ERROR_ARGUMENT, "tile " + std::to_string(tile) + " does not fit: this model takes tiles of " +
                                   std::to_string(rules.tile) + " only");
-  const int least = round_up(std::max(g, rules.minimum), g);
-  if (tile < least || tile % g != 0) refuse("tile", tile, g, nearest_multiple(tile, g, least, 1 << 20));
-  if (overlap < 0 || overlap > tile - g || overlap % g != 0)
-    refuse("tile overlap", overlap, g, nearest_multiple(overlap, g, 0, tile - g));
+  check_multiple("tile", tile, g, round_up(std::max(g, rules.minimum), g), MOST_SIDE / g * g);
+  check_multiple("tile overlap", overlap, g, 0, tile - g);
 }
 
 }  // namespace
 
 i2sb_layout plan_layout(const SizeRules& rules, int width, int height, int tile, int overlap) {
-  const int limit = (1 << 20) / rules.upscale;
+  const int limit = MOST_SIDE / rules.upscale;
   if (width < 1 || height < 1 || width > limit || height > limit)
     fail(I2SB_ERROR_ARGUMENT, "an image's sides must be from 1 to " + std::to_string(limit) + " pixels");
   i2sb_layout layout{};

@@ -18,7 +18,11 @@ std::vector<int> tile_origins(int size, int tile, int overlap);
 
 // Where padded coordinate i of an axis of `size` pixels is read: reflected without repeating the edge, and the far edge
 // of that reflection where it ends.
-inline int padded_source(int i, int size) { return i < size ? i : (2 * (size - 1) - i > 0 ? 2 * (size - 1) - i : 0); }
+inline int padded_source(int i, int size) {
+  if (i < size) return i;
+  const int back = size - 2 - (i - size);
+  return back > 0 ? back : 0;
+}
 
 // Copies the window of `width` x `height` at (left, top) of [planes, H, W]; what lies beyond right and bottom is
 // padded.
