@@ -32,10 +32,13 @@ def default_jobs(images: int, threads: int, batch: int = 1) -> int:
     return max(1, min(images, threads, max(2, threads // 4)))
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], jobs: int) -> Iterator[Result]:
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], jobs: int, stop: Callable[[], None] | None = None
+) -> Iterator[Result]:
     """Yield work(item) for each item, in order; `jobs` run at once, each in a thread.
 
-    What `work` raises is raised when its turn comes, and what has not begun by then is left undone.
+    What `work` raises is raised when its turn comes, and what has not begun by then is left undone. stop: called when
+    no more results are wanted, so that what is at work may end early.
     """
     if jobs == 1:
         yield from map(work, items)
@@ -50,29 +53,46 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], jobs: int) -
             while pending:
                 yield pending.popleft().result()
         finally:
+            if stop is not None:
+                stop()
             for future in pending:
                 future.cancel()
 
 
 class Room:
-    """Room for images of `limit` pixels together, which bounds the memory; a larger one is let in when it is alone."""
+    """Room for images of `limit` pixels together, which bounds the memory; a larger one is let in when it is alone.
+
+    Who comes first is let in first, so that no large image waits for ever.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
+        self._line: deque[object] = deque()
         self._changed = threading.Condition()
 
     @contextmanager
     def of(self, pixels: int) -> Iterator[None]:
         """Wait for room for an image of so many pixels, and hold it during the body of the `with`."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._held or self._held + pixels <= self._limit)
-            self._held += pixels
+        turn, held = object(), 0
+
+        def fits() -> bool:
+            return self._line[0] is turn and (not self._held or self._held + pixels <= self._limit)
+
         try:
+            with self._changed:
+                self._line.append(turn)
+                self._changed.wait_for(fits)
+                held = pixels
+                self._held += held
+                self._line.popleft()
+                self._changed.notify_all()  # the next one may fit beside it
             yield
         finally:
             with self._changed:
-                self._held -= pixels
+                self._held -= held
+                if turn in self._line:
+                    self._line.remove(turn)
                 self._changed.notify_all()
 
 

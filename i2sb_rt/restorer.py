@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -139,14 +141,25 @@ class Restorer:
         plan = self.plan(nfe, sampler, eta)
         self.check_tiles(tile, overlap)
 
+        jobs, stopped = min(self.jobs, max(1, len(given))), threading.Event()
+        if jobs > 1:
+            _load_shared([*given, *masks])
+        # A GPU's loop is not asked at each row unless somebody observes: that costs it its graph of the whole plan.
+        watched = observer is not None or (jobs > 1 and self.engine_name in ("native", "torch"))
+
+        def asked(*event: Any) -> bool:
+            return stopped.is_set() or bool(observer is not None and observer(*event))
+
+        observe = asked if watched else None
+
         def one(task: tuple[ImageLike, int, Any]) -> ImageLike:
             image, one_seed, one_mask = task
             picture = _picture(image)
-            out = self.restore_picture(picture, plan, one_seed, one_mask, tile, overlap, threads, observer, ensemble)
+            out = self.restore_picture(picture, plan, one_seed, one_mask, tile, overlap, threads, observe, ensemble)
             return _as_given(out, image)
 
         tasks = zip(given, seed_list(seed, len(given)), masks, strict=True)
-        restored = list(in_order(one, tasks, min(self.jobs, max(1, len(given)))))
+        restored = list(in_order(one, tasks, jobs, stopped.set))
         return restored if many else restored[0]
 
     def plan(self, nfe: int | None = None, sampler: str | None = None, eta: float | None = None) -> Plan:
@@ -213,6 +226,14 @@ class Restorer:
 @lru_cache(maxsize=4)
 def _kept(model: str, engine: str) -> Restorer:
     return load(model, engine)
+
+
+def _load_shared(things: list[Any]) -> None:
+    """Decode PIL images that stand in a list more than once: they are read when first used, by one thread at a time."""
+    counts = Counter(map(id, things))
+    for thing in things:
+        if counts[id(thing)] > 1 and isinstance(thing, Image.Image):
+            thing.load()
 
 
 def _tiling(tile: str | int, overlap: int | None) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def add_export_parser(subparsers: "Subparsers") -> None:
     engine.add_argument("--arch", metavar="SM[,SM...]", help="GPUs to build for, such as sm89 (default: the one here)")
     package = parser.add_argument_group("to a package of AOTInductor")
     package.add_argument("--device", choices=("cpu", "cuda"), help="where it will run (default: cpu)")
-    parser.set_defaults(run=_export)
+    parser.set_defaults(run=_export, extra="export")
 
 
 def add_verify_parser(subparsers: "Subparsers") -> None:
@@ -63,7 +63,7 @@ def add_verify_parser(subparsers: "Subparsers") -> None:
     )
     parser.add_argument("--task", metavar="NAME", help="what damages them (default: the model's own task)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON in place of the table")
-    parser.set_defaults(run=_verify)
+    parser.set_defaults(run=_verify, extra="export")
 
 
 # What each way of exporting makes, and the options that not every way has.

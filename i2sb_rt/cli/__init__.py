@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from i2sb_rt.errors import Exit, I2SBError
+from i2sb_rt.errors import Exit, I2SBError, UsageError
 
 # Commands of this package, each a module here with add_parser(subparsers); those of others are entry points.
 _COMMANDS = ("restore", "models", "degrade", "eval", "convert", "sample", "translate")
@@ -78,7 +78,14 @@ def _run(arguments: list[str]) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return int(Exit.USAGE)
-    return int(options.run(options))
+    try:
+        return int(options.run(options))
+    except ModuleNotFoundError as error:
+        extra = getattr(options, "extra", None)  # of commands that need packages beside those of the runtime
+        missing = (error.name or "").partition(".")[0]
+        if extra is None or not missing or missing.startswith("i2sb_"):
+            raise
+        raise UsageError(f"{options.command} needs the package {missing}: pip install 'i2sb-rt[{extra}]'") from error
 
 
 def _add_plugins(subparsers: Subparsers, asked: str | None) -> None:

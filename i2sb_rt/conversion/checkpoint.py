@@ -114,7 +114,8 @@ def _check_entries(archive: zipfile.ZipFile, path: Path) -> None:
             raise ModelFileError(f"{path}: {entry.filename} is compressed or encrypted, which torch.save never does.")
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         raise ModelFileError(f"{path} is damaged: its records say that they are larger than the file.")
-    if len({entry.filename for entry in entries}) != len(entries) or archive.comment:
+    names = {entry.filename.lower() for entry in entries}  # as PyTorch finds them, in either case
+    if len(names) != len(entries) or archive.comment:
         raise ModelFileError(f"{path} is not as torch.save writes it: a record stands in it twice, or a comment.")
 
 

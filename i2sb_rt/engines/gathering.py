@@ -36,26 +36,45 @@ class Gathering(Generic[Request, Result]):
     def __call__(self, kind: Hashable, request: Request) -> Result:
         """Wait for the result of a request. kind: what requests must have in common to be run together."""
         mine: _Waiting[Request, Result] = _Waiting(kind, request)
-        with self._changing:
-            self._line.append(mine)
-        with self._device:  # whoever had it before may have run this request too
-            while not mine.done:
-                self._serve(kind)
+        try:
+            with self._changing:
+                self._line.append(mine)
+            with self._device:  # whoever had it before may have run this request too
+                while not mine.done:
+                    self._serve(kind)
+        except BaseException:  # Ctrl-C while it waited
+            self._leave(mine)
+            raise
         if mine.error is not None:
             raise mine.error
         return mine.result  # type: ignore[return-value]
 
     def _serve(self, kind: Hashable) -> None:
-        with self._changing:
-            taken = [waiting for waiting in self._line if waiting.kind == kind][: self._most]
-            self._line = [waiting for waiting in self._line if waiting not in taken]
+        taken: list[_Waiting[Request, Result]] = []
         try:
+            with self._changing:
+                self._line = [waiting for waiting in self._line if not waiting.done]
+                taken = [waiting for waiting in self._line if waiting.kind == kind][: self._most]
+                self._line = [waiting for waiting in self._line if waiting not in taken]
             results = self._run([waiting.request for waiting in taken])
+            for waiting, result in zip(taken, results, strict=True):
+                if isinstance(result, BaseException):
+                    waiting.error = result
+                else:
+                    waiting.result = result
+                waiting.done = True
         except BaseException as error:
-            results = [error] * len(taken)
-        for waiting, result in zip(taken, results, strict=True):
-            if isinstance(result, BaseException):
-                waiting.error = result
-            else:
-                waiting.result = result
-            waiting.done = True
+            for waiting in taken:
+                if not waiting.done:
+                    waiting.error, waiting.done = error, True
+
+    def _leave(self, mine: _Waiting[Request, Result]) -> None:
+        """Take a request back, and wait for whoever may run it: what it holds is its caller's, and goes with that."""
+        while True:
+            try:
+                with self._changing:
+                    self._line = [waiting for waiting in self._line if waiting is not mine]
+                with self._device:
+                    return
+            except KeyboardInterrupt:
+                continue

@@ -216,7 +216,7 @@ class Loop:
         parts, paths = [], []
         device = torch.cuda.device(self.network.step.device) if self.graphed else nullcontext()
         most = 1 if self.bucket and tile else self.bucket or BATCHES[-1]
-        with device, self._precision():
+        with device, _SWITCHES.held(self.tf32):
             for first in range(0, len(x), most):
                 part = slice(first, first + most)
                 done, path = self._part(
@@ -339,18 +339,50 @@ class Loop:
         self.network.step.zero_()
         return graph
 
+
+class _Switches:
+    """PyTorch's switches of precision and algorithms, which are of the whole process, as a loop wants them.
+
+    Loops that want the same run together, others in turn; when none runs they are as the host program left them.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._users, self._tf32 = 0, False
+        self._before: tuple[Any, ...] = ()
+
     @contextmanager
-    def _precision(self) -> Iterator[None]:
+    def held(self, tf32: bool) -> Iterator[None]:
         """Compute float32 convolutions and products as asked, by the same algorithms each time, whatever others set."""
-        cudnn: Any = torch.backends.cudnn
-        products = torch.backends.cuda.matmul
-        before = cudnn.conv.fp32_precision, products.fp32_precision, cudnn.benchmark, cudnn.deterministic
-        cudnn.conv.fp32_precision = products.fp32_precision = "tf32" if self.tf32 else "ieee"
-        cudnn.benchmark, cudnn.deterministic = False, True
+        with self._changed:
+            self._changed.wait_for(lambda: not self._users or self._tf32 == tf32)
+            if not self._users:
+                self._before, self._tf32 = self._read(), tf32
+                self._write(("tf32", "tf32", False, True) if tf32 else ("ieee", "ieee", False, True))
+            self._users += 1
         try:
             yield
         finally:
-            cudnn.conv.fp32_precision, products.fp32_precision, cudnn.benchmark, cudnn.deterministic = before
+            with self._changed:
+                self._users -= 1
+                if not self._users:
+                    self._write(self._before)
+                    self._changed.notify_all()
+
+    @staticmethod
+    def _read() -> tuple[Any, ...]:
+        cudnn: Any = torch.backends.cudnn
+        products = torch.backends.cuda.matmul.fp32_precision
+        return cudnn.conv.fp32_precision, products, cudnn.benchmark, cudnn.deterministic
+
+    @staticmethod
+    def _write(values: tuple[Any, ...]) -> None:
+        cudnn: Any = torch.backends.cudnn
+        cudnn.conv.fp32_precision, products, cudnn.benchmark, cudnn.deterministic = values
+        torch.backends.cuda.matmul.fp32_precision = products
+
+
+_SWITCHES: Final = _Switches()
 
 
 def _joined(parts: list[F32]) -> F32:

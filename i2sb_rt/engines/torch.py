@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -33,11 +34,13 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         self.precision = "bf16" if precision == "bf16" else "fp32"
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._network = load_network(path).eval()
         self.core = _core.Engine.callback(self._predict)
 
     def _predict(self, x: F32, t: F32) -> F32:
+        if os.getpid() != self._process:  # its threads are not there, and would be waited for
+            raise DeviceError("PyTorch does not survive a fork: load the model in the new process, or spawn that")
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16")
         with self._lock, torch.inference_mode(), autocast:
             out = self._network(torch.tensor(x), torch.tensor(t))

@@ -8,6 +8,7 @@ import torch
 
 from i2sb_rt.errors import ModelFileError
 from i2sb_rt.model_file import load_weights, read_info
+from i2sb_rt.networks.limits import check_config
 from i2sb_rt.networks.mlp import MLP
 from i2sb_rt.networks.unet import UNet
 
@@ -27,6 +28,8 @@ def load_network(path: str | os.PathLike[str]) -> UNet | MLP:
     of the network that its metadata describe.
     """
     config = read_info(path).network
+    if "mlp" not in config:
+        check_config(config, f"{path}: i2sb.network")
     weights = load_weights(path)
     try:
         with torch.device("meta"):  # Nothing is allocated or drawn: the file's own tensors take the places.

@@ -4,6 +4,7 @@ import json
 import lzma
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from i2sb_rt import networks
+from i2sb_rt import models, networks
+from i2sb_rt.errors import ModelFileError
+from i2sb_rt.model_file import read_info, save_safetensors
 from i2sb_rt.networks.fused import FusedUNet
+from i2sb_rt.networks.loading import load_network
 from i2sb_rt.networks.unet import UNet, time_features
 
 DATA = Path(__file__).parents[1] / "data"
@@ -206,3 +210,19 @@ def test_the_package_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'Missing'"):
         _ = networks.Missing
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"num_res_blocks": 10**7}, "num_res_blocks must be a number from 1 to 64"),
+        ({"attention_resolutions": [2] * 10**5}, "attention_resolutions must be a list of at most 12"),
+        ({"depth": 3}, "depth is no argument of UNet"),
+    ],
+)
+def test_a_file_cannot_ask_for_a_network_of_absurd_size(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    info = read_info(models.find("jpeg"))
+    path = tmp_path / "m.safetensors"
+    save_safetensors(path, {"a": np.zeros(1, np.float32)}, replace(info, network={**info.network, **change}))
+    with pytest.raises(ModelFileError, match=words):
+        load_network(path)

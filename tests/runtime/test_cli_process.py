@@ -17,6 +17,7 @@ from PIL import Image
 from i2sb_rt import Restorer
 
 U8 = NDArray[np.uint8]
+RECIPES = Path(__file__).parents[2] / "train" / "recipes"
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +68,19 @@ def test_a_signal_stops_cleanly(toy_path: Path, photo: U8, number: int, code: in
     assert b"Traceback" not in err
     assert json.loads(out)["summary"]["exit_code"] == code
     assert sorted(str(path) for path in Path().rglob("*.*")) == ["a.png", "b.png", "out/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "extra"),
+    [
+        (["train", "i2sb", str(RECIPES / "tiny.toml")], "torch", "train"),
+        (["train", "dsb", str(RECIPES / "dsb" / "moons.toml")], "rich", "train"),
+        (["export", "jpeg", "-o", "x.engine"], "onnx", "export"),
+        (["verify", "x.onnx", "--against", "x.safetensors"], "onnx", "export"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(arguments: list[str], missing: str, extra: str) -> None:
+    program = "import sys; sys.modules[sys.argv.pop(1)] = None; from i2sb_rt.cli import main; sys.exit(main())"
+    run = subprocess.run([sys.executable, "-c", program, missing, *arguments], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert f"{arguments[0]} needs the package {missing}: pip install 'i2sb-rt[{extra}]'" in run.stderr

@@ -300,6 +300,8 @@ def test_archives_that_are_not_as_torch_writes_them(sound: Path, tmp_path: Path)
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(pack(path, records), "a") as archive:
         archive.writestr("sound/data.pkl", b"N.")
     refused("stands in it twice")
+    pack(path, {**records, "sound/DATA.PKL": b"N."})  # PyTorch takes it for the other
+    refused("stands in it twice")
     torch.save(torch.load(sound), path, _use_new_zipfile_serialization=False)
     refused("no zip archive, as torch.save writes it since PyTorch 1.6")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from i2sb_export.onnx import export_onnx
 from i2sb_rt import Plan, Restorer, Schedule, _core, load
 from i2sb_rt.engines.cuda import CudaEngine
 from i2sb_rt.engines.device import DeviceEngine
-from i2sb_rt.engines.loop import Loop, Planes
+from i2sb_rt.engines.loop import _SWITCHES, Loop, Planes
 from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError, OutOfMemoryError, UsageError
 from i2sb_rt.model_file import ModelInfo, save_safetensors
 from i2sb_rt.networks import UNet
@@ -293,6 +294,26 @@ def test_what_others_chose_for_float32_neither_counts_nor_changes(asked: str, ot
     finally:
         cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision, cudnn.benchmark, _ = before
     assert set(met) == {(asked, asked, False, True)}
+
+
+def test_loops_that_want_other_switches_wait_for_each_other() -> None:
+    before, seen, begun = _flags(), [], threading.Event()
+
+    def other() -> None:
+        begun.set()
+        with _SWITCHES.held(False):
+            seen.append(_flags())
+
+    with _SWITCHES.held(True):
+        thread = threading.Thread(target=other)
+        thread.start()
+        begun.wait()
+        with _SWITCHES.held(True):
+            assert _flags() == ("tf32", "tf32", False, True)
+        assert _flags() == ("tf32", "tf32", False, True)
+    thread.join()
+    assert seen == [("ieee", "ieee", False, True)]
+    assert _flags() == before
 
 
 def test_what_a_call_had_computed_is_given_back_where_memory_ran_out() -> None:

@@ -1,5 +1,6 @@
 """Requests that meet at one device: who is run with whom, and who hears of what."""
 
+import signal
 import threading
 import time
 from collections.abc import Hashable
@@ -78,3 +79,35 @@ def test_an_error_is_told_to_those_it_concerns() -> None:
         assert good.result() == 0  # type: ignore[attr-defined]
         with pytest.raises(KeyError, match="mine"):
             bad.result()  # type: ignore[attr-defined]
+
+
+def test_ctrl_c_takes_back_a_request_that_waits() -> None:
+    """What a request holds belongs to its caller: nobody may run it when that has gone."""
+    batches: list[list[int]] = []
+    ours, released = threading.Event(), threading.Event()
+
+    def run(requests: list[int]) -> list[int | BaseException]:
+        batches.append(requests)
+        return list(requests)
+
+    gathering = Gathering(run, 3)
+
+    def hold() -> None:
+        with gathering._device:
+            ours.set()
+            while not gathering._line:
+                time.sleep(0.001)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            while gathering._line:
+                time.sleep(0.001)
+            released.set()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    ours.wait()
+    with pytest.raises(KeyboardInterrupt):
+        gathering("a", 1)
+    assert released.is_set(), "it left while somebody could be at work on its request"
+    holder.join()
+    assert gathering("a", 2) == 2
+    assert batches == [[2]]

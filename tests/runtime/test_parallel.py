@@ -1,13 +1,17 @@
 """Several things at once: in order, bounded, and none lost."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from i2sb_rt.cli.report import Report
+from i2sb_rt.errors import ImageBrokenError
 from i2sb_rt.parallel import Room, default_jobs, in_order
 
 
@@ -96,3 +100,64 @@ def test_a_room_is_never_too_full_and_a_giant_waits_for_an_empty_one() -> None:
         raise KeyError
     with room.of(10):
         pass
+
+
+def test_nobody_overtakes_a_giant() -> None:
+    room, entered = Room(100), []
+
+    def visit(size: int) -> None:
+        with room.of(size):
+            entered.append(size)
+
+    with room.of(60):
+        threads = []
+        for size in (90, 30):
+            threads.append(threading.Thread(target=visit, args=(size,)))
+            threads[-1].start()
+            while len(room._line) < len(threads):
+                time.sleep(0.001)
+    for thread in threads:
+        thread.join(20)
+    assert entered == [90, 30]
+
+
+@pytest.mark.parametrize("fault", [None, 2])
+def test_what_is_at_work_hears_that_no_more_is_wanted(fault: int | None) -> None:
+    stopped = threading.Event()
+
+    def work(item: int) -> int:
+        if item == fault:
+            raise KeyError(item)
+        return item if fault is None or item < fault else stopped.wait(20) and item
+
+    results = in_order(work, range(4), 2, stopped.set)
+    if fault is None:
+        assert list(results) == [0, 1, 2, 3]
+    else:
+        with pytest.raises(KeyError):
+            list(results)
+    assert stopped.is_set()
+
+
+def test_a_report_of_failures_holds_no_pictures() -> None:
+    class Picture:
+        pass
+
+    held = []
+
+    def fail() -> None:
+        picture = Picture()
+        held.append(weakref.ref(picture))
+        try:
+            raise ValueError(id(picture))
+        except ValueError as error:
+            raise ImageBrokenError("a.png is damaged") from error
+
+    report = Report(2, quiet=True)
+    try:
+        fail()
+    except ImageBrokenError as error:
+        report.done({"status": "failed", "in": "a.png"}, error)
+    gc.collect()
+    assert held[0]() is None
+    assert [str(error) for _, error in report.failures] == ["a.png is damaged"]

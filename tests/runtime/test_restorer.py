@@ -160,6 +160,24 @@ def test_known_pixels_come_back_as_they_were(make_model: MakeModel, photo: U8) -
     assert (both[1] != result).any()
 
 
+def test_an_image_that_stands_in_a_list_twice_is_read_once(
+    toy_path: Path, photo: U8, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restorer = load(toy_path, jobs=4)
+    monkeypatch.setattr(restorer, "restore_picture", lambda picture, *_: picture)
+    Image.fromarray(np.tile(photo, (8, 8, 1))).save(tmp_path / "large.png")
+    with Image.open(tmp_path / "large.png") as image:
+        for found in restorer.restore([image] * 8):
+            np.testing.assert_array_equal(np.asarray(found), np.tile(photo, (8, 8, 1)))
+
+
+def test_pytorch_says_that_it_was_forked(toy: Restorer, photo: U8) -> None:
+    restorer = load("jpeg", engine="torch")
+    restorer.engine._process -= 1  # type: ignore[attr-defined]
+    with pytest.raises(DeviceError, match="does not survive a fork"):
+        restorer.restore(photo)
+
+
 def test_the_model_tells_the_defaults(make_model: MakeModel, photo: U8) -> None:
     restorer = load(make_model(nfe=3, sampler="ode"), precision="fp32")
     np.testing.assert_array_equal(restorer.restore(photo), restorer.restore(photo, nfe=3, sampler="ode"))

@@ -43,7 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     i2sb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     i2sb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     nvlabs.add_options(i2sb)
-    i2sb.set_defaults(run=run)
+    i2sb.set_defaults(run=run, extra="train")
     dsb = methods.add_parser("dsb", help="unpaired bridge: diffusion Schrodinger bridge (DSB)")
     dsb.add_argument("recipe", type=Path, metavar="RECIPE.toml")
     dsb.add_argument("--out", type=Path, metavar="DIR", help="checkpoints, measures and models (default: runs/NAME)")
@@ -56,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     dsb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     dsb.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    dsb.set_defaults(run=run_dsb)
+    dsb.set_defaults(run=run_dsb, extra="train")
 
 
 def run(args: argparse.Namespace) -> int:
