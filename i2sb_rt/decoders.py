@@ -18,7 +18,7 @@ from typing import Final
 
 from PIL import Image, _imaging
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import MAX_TEXT_CHUNK, PngImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
@@ -41,6 +41,8 @@ _PLUGINS: Final[dict[str, Callable[[io.BytesIO], Image.Image]]] = {
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG_PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _PNG_SPARE: Final = 2**20  # bytes after the last row that are borne: some writers leave a few
+LONGEST_PROFILE: Final = 255 * 65519  # bytes of a colour profile, as JPEG can hold; no PNG is taken that has more
+_JPEG_EXIF: Final = 64  # parts, of which Pillow copies all for each; cameras write one
 _JPEG_SCANS: Final = 500  # each takes time for the whole image, however short it is; encoders write about ten
 _JPEG_END: Final = b"\xff\xd9"
 _JPEG_MORE: Final = bytes(2**16) + b"".join(bytes([0xFF, 0xD0 + i % 8]) + bytes(256) for i in range(64))  # restarts
@@ -90,6 +92,11 @@ def decode(data: bytes, kind: str, name: str, max_pixels: int) -> Image.Image:
         raise ValueError("it does not begin with its header")
     if kind == "TIFF":
         _check_tiff(data, max_pixels, name)
+    if kind == "JPEG" and data.count(b"Exif\0\0") > _JPEG_EXIF:
+        raise ValueError("it has too much EXIF")
+    profile = None
+    if kind == "PNG":
+        data, profile = _profile_apart(data)
     file = io.BytesIO(data)
     image = _PLUGINS[kind](file)
     first_scan = file.tell()
@@ -103,6 +110,10 @@ def decode(data: bytes, kind: str, name: str, max_pixels: int) -> Image.Image:
     image.load()
     if kind == "JPEG":
         _check_jpeg(image, data, first_scan)
+    if kind == "PNG":
+        _scale_transparency(image, data)
+    if profile:
+        image.info["icc_profile"] = profile
     return image
 
 
@@ -151,21 +162,50 @@ def _check_png(data: bytes, name: str) -> None:
 
 def _png_data(data: bytes) -> Iterator[memoryview]:
     """Yield the data of the pixels; raise ValueError where the file ends early or what decoding needs is damaged."""
-    view, place, name, headers = memoryview(data), 8, b"", 0
-    while name != b"IEND":
-        if place + 12 > len(data):
-            raise ValueError("it ends early")
-        length, name = struct.unpack_from(">I4s", data, place)
-        end = place + 8 + length
+    view, headers = memoryview(data), 0
+    for name, start, end in _png_parts(data):
         critical = name[:1].isupper()
-        if critical and zlib.crc32(view[place + 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
+        if critical and zlib.crc32(view[start - 4 : end]).to_bytes(4, "big") != data[end : end + 4]:
             raise ValueError(f"the checksum of its part {name!r} is wrong")
         headers += name == b"IHDR"
         if headers > 1:
             raise ValueError("it has two headers")
         if name == b"IDAT":
-            yield view[place + 8 : end]
-        place = end + 4
+            yield view[start:end]
+
+
+def _png_parts(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the name of each part of a PNG, and where what is in it starts and ends."""
+    place, name = 8, b""
+    while name != b"IEND":
+        if place + 12 > len(data):
+            raise ValueError("it ends early")
+        length, name = struct.unpack_from(">I4s", data, place)
+        yield name, place + 8, place + 8 + length
+        place += 12 + length
+
+
+def _profile_apart(data: bytes) -> tuple[bytes, bytes | None]:
+    """Return a PNG and None; if its colour profile is too long for Pillow, the PNG without it, and the profile."""
+    found = next((part for part in _png_parts(data) if part[0] in (b"iCCP", b"IDAT")), None)
+    if found is None or found[0] == b"IDAT":
+        return data, None
+    _, start, end = found
+    packed = data[data.find(b"\0", start, end) + 2 : end]  # after its name and the method
+    profile = b""
+    with suppress(zlib.error):
+        profile = zlib.decompressobj().decompress(packed, LONGEST_PROFILE + 1)
+    if len(profile) > LONGEST_PROFILE:
+        raise ValueError("its colour profile is too large")
+    return (data[: start - 8] + data[end + 4 :], profile) if len(profile) > MAX_TEXT_CHUNK else (data, None)
+
+
+def _scale_transparency(image: Image.Image, data: bytes) -> None:
+    """Scale the clear level of a grey PNG of 2 or 4 bits to 8 bits, as Pillow does with the pixels alone."""
+    bits, colour = data[24], data[25]
+    if colour == 0 and bits in (2, 4) and "transparency" in image.info:
+        most = 2**bits - 1
+        image.info["transparency"] = (image.info["transparency"] & most) * (255 // most)
 
 
 def _check_tiff(data: bytes, max_pixels: int, name: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from i2sb_rt import exif
-from i2sb_rt.decoders import blaming, decode, kind_of, plain
+from i2sb_rt.decoders import LONGEST_PROFILE, blaming, decode, kind_of, plain
 from i2sb_rt.errors import (
     ImageBrokenError,
     ImageFormatError,
@@ -200,6 +200,9 @@ def encode(picture: Picture, kind: str, name: str = "the image") -> bytes:
     """
     if kind == "JPEG" and picture.alpha is not None:
         raise OutputError(f"{name} has transparency, which JPEG cannot hold; write PNG, WebP or TIFF")
+    if kind in ("PNG", "JPEG") and picture.icc and len(picture.icc) > LONGEST_PROFILE:
+        size = f"a colour profile of {len(picture.icc)} bytes"
+        raise OutputError(f"{name} has {size}, and {kind} takes at most {LONGEST_PROFILE}; write WebP or TIFF")
     buffer, said = io.BytesIO(), _said(picture)
     if kind == "TIFF":  # into which libtiff writes no EXIF
         said.pop("exif", None)

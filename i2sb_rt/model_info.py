@@ -21,6 +21,7 @@ _DSB_KEYS: Final = frozenset({"gammas", "direction", "prior"})
 # Keys that files may lack, and do where they have these values.
 _LATER: Final = {"cond_mask": False, "fill": "noise", "prior": 0.0}
 _LARGEST: Final = 2**31 - 1
+_LARGEST_MINIMUM: Final = 11313  # the side of a square of at most image.MAX_PIXELS; the core has it too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +215,7 @@ def _size_rules(info: ModelInfo) -> Iterator[_Rule]:
         yield key, 1 <= getattr(info, key) <= _LARGEST, "at least 1"
     grain = math.lcm(info.multiple, 16)
     yield "minimum", info.minimum % info.multiple == 0, f"a multiple of i2sb.multiple, {info.multiple}"
+    yield "minimum", info.minimum <= _LARGEST_MINIMUM, f"at most {_LARGEST_MINIMUM}"
     yield "tile", info.tile % grain == 0, f"a multiple of {grain} (the common multiple of i2sb.multiple and 16)"
     yield "tile", info.tile >= info.minimum, f"at least i2sb.minimum, {info.minimum}"
     yield "overlap", info.overlap >= 0 and info.overlap % grain == 0, f"0 or a multiple of {grain}"

@@ -44,6 +44,10 @@ class Plan:
         if self.known not in ("renew", "x0"):
             raise UsageError(f'known is "renew" or "x0", not {self.known!r}')
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have copies and what pickle brings back made anew: else their arrays could be written to."""
+        return type(self), (self.rows, self.steps, self.clip, self.known)
+
     @classmethod
     def posterior(
         cls,

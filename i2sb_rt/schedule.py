@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,3 +42,7 @@ class Schedule:
         for name, array in arrays.items():
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Have copies and what pickle brings back made anew: else their arrays could be written to."""
+        return type(self), (self.interval, self.beta_max, self.t0, self.T)

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 @contextmanager
 def nothing_to_stop() -> Iterator[None]:
     """While entered, Ctrl-C ends the process at once: NumPy's import would take an exception for a broken install."""
-    if threading.current_thread() is not threading.main_thread():
+    if not _heeded(signal.SIGINT):
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -27,16 +27,25 @@ def nothing_to_stop() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _heeded(number: int) -> bool:
+    """Whether this thread may handle a signal, and whoever started the process did not have it ignored."""
+    here = threading.current_thread() is threading.main_thread()
+    return here and signal.getsignal(number) is not signal.SIG_IGN
+
+
 class Stop:
-    """While entered, the first SIGINT or SIGTERM is noted in `signal`; a second of its kind ends the process."""
+    """While entered, the first SIGINT or SIGTERM is noted in `signal`; a second of its kind ends the process.
+
+    One that the process was started to ignore, as `nohup` and a shell's `&` do, stays ignored.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Stop:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = filter(_heeded, (signal.SIGINT, signal.SIGTERM))
+        self._before = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -46,7 +55,8 @@ class Stop:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
-        print("i2sb-rt: stopping after this network call; once more stops at once", file=sys.stderr)
+        with suppress(OSError):  # whoever read our messages may have gone
+            print("i2sb-rt: stopping after this network call; once more stops at once", file=sys.stderr)
 
     def run(self, work: Callable[[], Result]) -> Result:
         """Run in a second thread, so that this one, where Python handles signals, is never deep in native code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,8 @@ from i2sb_rt import _core
 from i2sb_rt.errors import DeviceError, from_core
 from i2sb_rt.model_info import QUANTIZED
 
-# Compiled networks that stay in the cache folder, each a little larger than the model's weights in fp32.
+# Folders of compiled networks, one a model and size, that stay in the cache folder; what is in each is a little larger
+# than the model's weights in fp32.
 KEPT: Final = 16
 
 
@@ -81,12 +83,16 @@ def cache_folder(purpose: str) -> Path | None:
 
 
 def prune(folder: Path, kept: int) -> None:
-    """Remove all but the `kept` files of a cache folder that were used last; another process may do so too."""
+    """Remove all but the `kept` entries of a cache folder, files or folders of files, that were used last.
+
+    Another process may do so too.
+    """
     used: list[tuple[float, Path]] = []
-    for file in folder.iterdir():
+    for entry in folder.iterdir():
         with suppress(OSError):
-            status = file.stat()
-            used.append((max(status.st_atime, status.st_mtime), file))
-    for _, file in sorted(used, reverse=True)[kept:]:
+            files = [path.stat() for path in (entry.iterdir() if entry.is_dir() else [entry])]
+            times = [max(status.st_atime, status.st_mtime) for status in files]
+            used.append((max([entry.stat().st_mtime, *times]), entry))
+    for _, entry in sorted(used, reverse=True)[kept:]:
         with suppress(OSError):
-            file.unlink()
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -24,9 +24,14 @@ def as_path(name_or_path: Any) -> Path:
 def find(name_or_path: str | Path) -> Path:
     """Return the file of a model, given the name of a shipped one or a path ending in .onnx or .safetensors.
 
-    Raises ModelFileError where there is none, listing the names there are, and UsageError for what is neither.
+    Raises ModelFileError where there is none, listing the names there are, or where the path is not UTF-8, and
+    UsageError for what is neither.
     """
     path, text = as_path(name_or_path), str(name_or_path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ModelFileError(f"the model path {text!r} is not UTF-8; rename the file or its folder") from None
     if text in names():
         return _FOLDER / f"{text}.onnx"
     with contextlib.suppress(OSError):  # such as that the name is too long

@@ -100,7 +100,11 @@ def downsample(name: str) -> Callable[[F32], F32]:
 
 def _seedless(name: str, degrade: Callable[[F32], F32 | F64]) -> Operator:
     """Return the operator of a degradation in which nothing is random."""
-    return Operator(name, lambda image, seed: degrade(image))
+    return Operator(name, partial(_unseeded, degrade))
+
+
+def _unseeded(degrade: Callable[[F32], F32 | F64], image: F32, seed: int) -> F32 | F64:
+    return degrade(image)
 
 
 def _member(name: str, whole: str) -> Operator:

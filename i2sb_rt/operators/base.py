@@ -28,6 +28,7 @@ class Operator:
     name: as `i2sb_rt.operators.get` takes it. degrade: one image [3, H, W] and its seed to the damaged one.
     hole: the mask of a height, a width and a seed, for a degradation that makes holes.
     reduce: one image [3, H, W] to the small one, for a degradation that loses resolution; `factor` times smaller.
+    Those of `i2sb_rt.operators.get` can be pickled, and so given to other processes.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -12,10 +13,19 @@ from i2sb_rt.operators.base import F32, Mask
 from i2sb_rt.operators.masks import center_mask, freeform_mask
 from i2sb_rt.sampling import noise
 
+
+def _center(height: int, width: int, seed: int) -> Mask:
+    return center_mask(height, width)
+
+
+def _freeform(low: float, high: float, height: int, width: int, seed: int) -> Mask:
+    return freeform_mask(height, width, low, high, seed)
+
+
 HOLES: Final[dict[str, Callable[[int, int, int], Mask]]] = {
-    "inpaint-center": lambda height, width, seed: center_mask(height, width),
-    "inpaint-freeform1020": lambda height, width, seed: freeform_mask(height, width, 0.1, 0.2, seed),
-    "inpaint-freeform2030": lambda height, width, seed: freeform_mask(height, width, 0.2, 0.3, seed),
+    "inpaint-center": _center,
+    "inpaint-freeform1020": partial(_freeform, 0.1, 0.2),
+    "inpaint-freeform2030": partial(_freeform, 0.2, 0.3),
 }
 """The mask of each name, by height, width and seed."""
 

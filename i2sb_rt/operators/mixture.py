@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -23,17 +24,19 @@ def mixture(name: str, members: tuple[Operator, ...]) -> Operator:
     holed = [member.name for member in members if member.hole is not None]
     if 0 < len(holed) < len(members):
         raise UsageError(f"{name}: {holed[0]} makes holes and other members do not; mix either kind alone")
+    return Operator(name, partial(_degrade, members), partial(_hole, members) if holed else None)
 
-    def chosen(seed: int) -> Operator:
-        return members[Draws(seed, CHOICES).below(len(members))]
 
-    def degrade(image: F32, seed: int) -> NDArray[np.float32]:
-        damaged: NDArray[np.float32] = chosen(seed)(image[None], seed)[0]
-        return damaged
+def _chosen(members: tuple[Operator, ...], seed: int) -> Operator:
+    return members[Draws(seed, CHOICES).below(len(members))]
 
-    def hole(height: int, width: int, seed: int) -> Mask:
-        mask = chosen(seed).mask(height, width, seed)
-        assert mask is not None
-        return mask
 
-    return Operator(name, degrade, hole if holed else None)
+def _degrade(members: tuple[Operator, ...], image: F32, seed: int) -> NDArray[np.float32]:
+    damaged: NDArray[np.float32] = _chosen(members, seed)(image[None], seed)[0]
+    return damaged
+
+
+def _hole(members: tuple[Operator, ...], height: int, width: int, seed: int) -> Mask:
+    mask = _chosen(members, seed).mask(height, width, seed)
+    assert mask is not None
+    return mask

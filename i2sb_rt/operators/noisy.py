@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -23,10 +24,10 @@ def noisy(operator: Operator, name: str, level: float) -> Operator:
         raise UsageError(f"{name}: noise is added once; two of the same seed would be one that is stronger")
     if operator.hole is not None or operator.reduce is not None:
         raise UsageError(f"{name}: noise is added to pictures of full size without holes, which {operator.name} is not")
+    return Operator(name, partial(_with_noise, operator, level))
 
-    def degrade(image: F32, seed: int) -> NDArray[np.float32]:
-        height, width = image.shape[1:]
-        damaged: NDArray[np.float32] = operator(image[None], seed)[0]
-        return damaged + np.float32(2 * level) * noise(seed, (3, height, width), row=_ROW)
 
-    return Operator(name, degrade)
+def _with_noise(operator: Operator, level: float, image: F32, seed: int) -> NDArray[np.float32]:
+    height, width = image.shape[1:]
+    damaged: NDArray[np.float32] = operator(image[None], seed)[0]
+    return damaged + np.float32(2 * level) * noise(seed, (3, height, width), row=_ROW)

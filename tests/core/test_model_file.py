@@ -57,7 +57,7 @@ def test_a_wrong_value_of_dsb_is_refused_by_name(tmp_path: Path, key: str, value
     ("key", "value"),
     [("format", "2"), ("channels", "three"), ("channels", "0"), ("batch", "1.5"), ("multiple", "-4"), ("cond_x1", "2"),
      ("cond_mask", "yes"), ("fill", "grey"), ("tile", "40"), ("overlap", "32"), ("overlap", "8"),
-     ("tile", "99999999999999999999"), ("minimum", "")],
+     ("tile", "99999999999999999999"), ("minimum", ""), ("minimum", "11314")],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_by_name(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(_core.ModelError, match=rf"i2sb\.{key}"):

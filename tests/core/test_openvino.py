@@ -39,8 +39,32 @@ def test_compiled_networks_are_kept_in_the_cache_folder(tmp_path: Path) -> None:
     path, cache = make_onnx(tmp_path / "model.onnx"), tmp_path / "cache"
     x1 = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
     first = _core.sample(open_engine(path, cache_dir=str(cache)), ROWS, x1)
-    assert any(cache.iterdir())
+    (blob,) = cache.glob("*/*.blob")
+    written = blob.stat().st_mtime_ns
     np.testing.assert_array_equal(_core.sample(open_engine(path, cache_dir=str(cache)), ROWS, x1), first)
+    assert blob.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "cut", "empty", "without a digest"])
+def test_a_damaged_network_in_the_cache_folder_is_compiled_again(tmp_path: Path, damage: str) -> None:
+    path, cache = make_onnx(tmp_path / "model.onnx"), tmp_path / "cache"
+    x1 = np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    first = _core.sample(open_engine(path, cache_dir=str(cache)), ROWS, x1)
+    (blob,) = cache.glob("*/*.blob")
+    note, whole = blob.with_name(blob.name + ".digest"), blob.read_bytes()
+    weights = onnx.numpy_helper.to_array(onnx.load(path).graph.initializer[0]).tobytes()
+    blob.chmod(0o600)
+    if damage == "without a digest":
+        note.unlink()
+    else:
+        assert weights in whole
+        hurt = {"zeroed": whole.replace(weights, bytes(len(weights))), "cut": whole[:-40], "empty": b""}[damage]
+        blob.write_bytes(hurt)
+    before = blob.stat().st_mtime_ns
+    np.testing.assert_array_equal(_core.sample(open_engine(path, cache_dir=str(cache)), ROWS, x1), first)
+    assert blob.stat().st_mtime_ns > before
+    assert len(blob.read_bytes()) == len(whole)
+    assert note.exists()
 
 
 def test_a_network_that_does_not_take_the_input_says_so(tmp_path: Path) -> None:

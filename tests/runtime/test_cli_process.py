@@ -84,3 +84,34 @@ def test_a_package_that_is_missing_is_named_with_its_extra(arguments: list[str],
     run = subprocess.run([sys.executable, "-c", program, missing, *arguments], capture_output=True, text=True)
     assert run.returncode == 2
     assert f"{arguments[0]} needs the package {missing}: pip install 'i2sb-rt[{extra}]'" in run.stderr
+
+
+STOPPING = """
+import os, signal, sys
+from i2sb_rt.cli.stop import Stop, nothing_to_stop
+
+number = int(sys.argv[1])
+with nothing_to_stop(), Stop() as stop:
+    os.kill(os.getpid(), number)
+sys.exit(f"noted {stop.signal}")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_ignored(number: signal.Signals) -> None:
+    """As after `nohup`, and after a shell's `&`, which ignores SIGINT."""
+    ignoring = f'trap "" {number.name.removeprefix("SIG")}; exec "$@"'
+    start = ["sh", "-c", ignoring, "sh", sys.executable, "-c", STOPPING, str(int(number))]
+    run = subprocess.run(start, capture_output=True)
+    assert run.stderr == b"noted None\n"
+
+
+def test_a_signal_after_the_reader_of_messages_has_gone() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    script = STOPPING.replace("sys.exit(", "print(")
+    with os.fdopen(write, "wb") as closed:
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(int(signal.SIGTERM))], stdout=subprocess.PIPE, stderr=closed
+        )
+    assert run.stdout == b"noted 15\n"

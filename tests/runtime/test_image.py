@@ -135,6 +135,19 @@ def test_keeps_the_colour_profile(kind: str) -> None:
     assert from_pil(to_pil(picture)).icc == SRGB
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_what_is_written_of_a_long_profile_is_read_again(kind: str) -> None:
+    most = 255 * 65519
+    for size in (2**20 + 1, most):
+        icc = SRGB + bytes(size - len(SRGB))
+        picture = read(io.BytesIO(encode(Picture(RGB, icc=icc), kind)))
+        assert picture.icc == icc
+        assert picture.colour.shape == RGB.shape
+    if kind in ("PNG", "JPEG"):
+        with pytest.raises(OutputError, match=f"profile of {most + 1} bytes, and {kind} takes at most {most}"):
+            encode(Picture(RGB, icc=bytes(most + 1)), kind)
+
+
 @pytest.mark.parametrize("kind", LOSSLESS)
 @given(array=arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))))
 def test_lossless_formats_give_back_every_pixel(kind: str, array: U8) -> None:

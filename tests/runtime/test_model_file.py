@@ -196,6 +196,7 @@ def test_unknown_keys_are_kept_and_foreign_ones_dropped() -> None:
         ("multiple", "2", "multiple of 4"),
         ("minimum", "18", "multiple of i2sb.multiple"),
         ("minimum", "516", "at least i2sb.minimum"),
+        ("minimum", "11316", "at most 11313"),
         ("tile", "500", "multiple of 16"),
         ("tile", "0", "at least 1"),
         ("overlap", "24", "multiple of 16"),

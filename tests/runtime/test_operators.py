@@ -1,5 +1,6 @@
 import hashlib
 import io
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -321,6 +322,18 @@ def test_a_mixture_of_ones_own_members() -> None:
 def test_a_mixture_makes_holes_always_or_never() -> None:
     with pytest.raises(UsageError, match="inpaint-center makes holes and other members do not"):
         operators.get("mixture:jpeg-10,inpaint-center")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_an_operator_can_be_sent_to_another_process(name: str) -> None:
+    operator, x = operators.get(name), images(2, 32, 32)
+    sent = pickle.loads(pickle.dumps(operator))
+    np.testing.assert_array_equal(sent(x, [3, 4]), operator(x, [3, 4]))
+    mask = operator.mask(32, 32, 5)
+    if mask is None:
+        assert sent.mask(32, 32, 5) is None
+    else:
+        np.testing.assert_array_equal(sent.mask(32, 32, 5), mask)
 
 
 def test_libjpegs_limit_is_told() -> None:

@@ -1,3 +1,8 @@
+import copy
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -99,6 +104,19 @@ def test_own_rows_are_copied_and_frozen() -> None:
     assert plan.steps is None
     with pytest.raises(ValueError, match="read-only"):
         plan.rows[0, 0] = 2
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda plan: pickle.loads(pickle.dumps(plan))])
+def test_copies_are_frozen_too(copied: Callable[[Plan], Plan]) -> None:
+    plan = replace(Plan.posterior(Schedule(), 3), clip=True, known="x0")
+    again = copied(plan)
+    np.testing.assert_array_equal(again.rows, plan.rows)
+    assert again.steps is not None
+    assert again.steps.tolist() == [0, 333, 666, 999]
+    assert (again.clip, again.known) == (True, "x0")
+    for array in (again.rows, again.steps):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 2
 
 
 @pytest.mark.parametrize(

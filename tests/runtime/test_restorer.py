@@ -304,8 +304,13 @@ def test_a_cache_keeps_what_was_used_last(tmp_path: Path) -> None:
         (tmp_path / str(age)).touch()
         os.utime(tmp_path / str(age), (1e9 - age, 1e9 - 100))
     os.utime(tmp_path / "5", (0, 2e9))
-    prune(tmp_path, 3)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "5"]
+    for name, used in (("old", 0), ("new", 3e9)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+        for path in (tmp_path / name / "file", tmp_path / name):
+            os.utime(path, (used, used))
+    prune(tmp_path, 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "5", "new"]
 
 
 def test_models_are_found_by_name_and_by_path(toy_path: Path) -> None:
@@ -314,6 +319,13 @@ def test_models_are_found_by_name_and_by_path(toy_path: Path) -> None:
         assert models.find(name).name == f"{name}.onnx"
     with pytest.raises(ModelFileError, match="come with i2sb-rt"):
         models.find("unheard-of")
+
+
+def test_a_model_path_that_is_not_utf8_is_refused(toy_path: Path, tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.onnx")
+    path.write_bytes(toy_path.read_bytes())
+    with pytest.raises(ModelFileError, match=r"caf.udce9\.onnx' is not UTF-8"):
+        models.find(path)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,6 @@
+import copy
+import pickle
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -37,6 +40,16 @@ def test_weights_follow_from_the_spreads() -> None:
 def test_times_reach_from_t0_to_T() -> None:
     s = Schedule(100, 0.3, t0=0.25, T=2.0)
     np.testing.assert_allclose(s.noise_levels, np.linspace(0.25, 2.0, 100) * 100, rtol=1e-14)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda schedule: pickle.loads(pickle.dumps(schedule))])
+def test_copies_are_equal_and_frozen_too(copied: Callable[[Schedule], Schedule]) -> None:
+    schedule = Schedule(64, 0.7, t0=0.25, T=2.0)
+    again = copied(schedule)
+    assert again == schedule
+    for name in NAMES:
+        np.testing.assert_array_equal(getattr(again, name), getattr(schedule, name))
+        assert not getattr(again, name).flags.writeable
 
 
 def test_is_frozen() -> None:

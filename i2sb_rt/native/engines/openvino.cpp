@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "failure.hpp"
+#include "kept.hpp"
 #include "loop.hpp"
 #include "model_file.hpp"
 #include "openvino_api.hpp"
@@ -234,6 +235,14 @@ class Engine {
                                                    read);
   }
 
+  // Where the networks of this model and size are kept, so that no others are looked through; empty for nowhere.
+  std::string cache_folder(const Size& size) const {
+    if (cache_.empty() || model_.bytes.size() > LARGE) return {};
+    std::string name = digits(digest({model_.bytes.data(), model_.bytes.size()}));
+    for (const int side : {size.batch, size.channels, size.height, size.width}) name += "-" + std::to_string(side);
+    return cache_ + "/" + name;
+  }
+
   void compile(Network& network) {
     const std::lock_guard alone(compiling());
     const int64_t begin = now_ns();
@@ -259,8 +268,10 @@ class Engine {
                                      "NUM_STREAMS", streams.c_str(), "INFERENCE_NUM_THREADS", threads,
                                      "INFERENCE_PRECISION_HINT", hint, cache...);
     };
-    const bool cached = !cache_.empty() && model_.bytes.size() <= LARGE && cached_.fetch_add(1) < CACHED;
-    api_.check(cached ? compile_model("CACHE_DIR", cache_.c_str()) : compile_model(), "to compile the network");
+    const std::string folder = cache_folder(size);
+    const bool cached = !folder.empty() && cached_.fetch_add(1) < CACHED && remove_damaged(folder);
+    api_.check(cached ? compile_model("CACHE_DIR", folder.c_str()) : compile_model(), "to compile the network");
+    if (cached) note_new(folder);
     Owned<Compiled> compiled(made, api_.compiled_model_free);
     network.x_type = port_type(*compiled, api_.compiled_model_input_by_name, "x");
     network.t_type = port_type(*compiled, api_.compiled_model_input_by_name, "t");

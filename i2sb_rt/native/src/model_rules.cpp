@@ -91,10 +91,12 @@ constexpr std::array PREDICTIONS_OF_DSB{"drift", "noise", "mean", "residual"};
 constexpr std::array DIRECTIONS{"forward", "backward"};
 constexpr std::array FILLS{"noise", "smooth"};
 
+constexpr int LARGEST_MINIMUM = 11313;  // every picture is padded to it: a square of 128 million pixels
+
 SizeRules read_size(const Metadata& metadata) {
   SizeRules size{};
   size.multiple = metadata.integer("multiple", 1, 4096);
-  size.minimum = metadata.integer("minimum", 1, 65536);
+  size.minimum = metadata.integer("minimum", 1, LARGEST_MINIMUM);
   size.tile = metadata.integer("tile", 1, 65536);
   size.overlap = metadata.integer("overlap", 0, 65536);
   size.upscale = metadata.integer("upscale", 1, 64);
