@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 PREFIX: Final = b"Exif\0\0"
 """What EXIF begins with in a JPEG file, and in Pillow."""
 
 _MOST: Final = 65_000  # bytes; a JPEG file holds 65533
 _ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">"}
-_UNITS: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}  # bytes that a type swaps
+# The bytes that a type swaps.
+_UNITS: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 4, 6: 1, 7: 1, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4}
 _FRACTIONS: Final = (5, 10)  # types of two units
 _SHORT, _LONG = 3, 4
 _ORIENTATION: Final = 274
+_ON_ITS_SIDE: Final = (5, 6, 7, 8)  # the orientations that a picture is turned a quarter from
 _SUBS: Final = (34665, 34853)  # the exposure, the place
 # Description, make, model, resolution and unit, software, date, artist, host, rating twice, copyright, Windows' words.
 _KEPT: Final = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096))
@@ -45,7 +47,10 @@ def upright(exif: bytes) -> bytes | None:
     try:
         data = exif.removeprefix(PREFIX)
         order, place = _head(data)
-        whole = _read(data, order, place, lambda tag: tag in _KEPT or tag in _SUBS, _MOST)
+        whole = _read(data, order, place, lambda tag: tag in (*_KEPT, *_SUBS, _ORIENTATION), _MOST)
+        if _is_on_its_side(whole.pop(_ORIENTATION, None), order):
+            places = {282: 283, 283: 282}  # the resolutions
+            whole |= {places[tag]: whole.pop(tag) for tag in places if tag in whole}
         subs = _behind(whole, data, order, lambda tag: tag not in _DROPPED, _MOST)
     except (struct.error, ValueError):
         return None
@@ -70,6 +75,22 @@ def added_to_tiff(file: bytes, exif: bytes) -> bytes:
     whole |= _read(file, order, place)
     body = file + bytes(len(file) % 2)
     return body[:4] + struct.pack(order + "I", len(body)) + body[8:] + _written(whole, subs, order, len(body))
+
+
+def is_on_its_side(exif: bytes) -> bool:
+    """Whether EXIF says that the picture is to be turned a quarter; what is damaged says nothing."""
+    try:
+        data = exif.removeprefix(PREFIX)
+        order, place = _head(data)
+        found = _read(data, order, place, lambda tag: tag == _ORIENTATION, _MOST)
+    except (struct.error, ValueError):
+        return False
+    return _is_on_its_side(found.get(_ORIENTATION), order)
+
+
+def _is_on_its_side(orientation: _Entry | None, order: str) -> bool:
+    byteorder: Literal["little", "big"] = "little" if order == "<" else "big"
+    return orientation is not None and int.from_bytes(orientation.value, byteorder) in _ON_ITS_SIDE
 
 
 def _head(data: bytes) -> tuple[str, int]:

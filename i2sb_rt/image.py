@@ -270,7 +270,9 @@ def _words(image: Image.Image, tiff: bytes | None) -> tuple[bytes | None, tuple[
         across, down = (round(float(value), 2) for value in image.info["dpi"])
         if all(1 < value < 65535 for value in (across, down)):  # 1: Pillow's word for a TIFF that says nothing
             dpi = across, down
-    return exif.upright(found) if isinstance(found, bytes) else None, dpi
+    if not isinstance(found, bytes):
+        return None, dpi
+    return exif.upright(found), dpi[::-1] if dpi and exif.is_on_its_side(found) else dpi
 
 
 def _said(picture: Picture) -> dict[str, Any]:

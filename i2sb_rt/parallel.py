@@ -38,7 +38,7 @@ def in_order(
     """Yield work(item) for each item, in order; `jobs` run at once, each in a thread.
 
     What `work` raises is raised when its turn comes, and what has not begun by then is left undone. stop: called when
-    no more results are wanted, so that what is at work may end early.
+    no more results are wanted, so that what is at work may end early; one job alone needs no telling.
     """
     if jobs == 1:
         yield from map(work, items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -234,6 +235,8 @@ def _load_shared(things: list[Any]) -> None:
     for thing in things:
         if counts[id(thing)] > 1 and isinstance(thing, Image.Image):
             thing.load()
+            with contextlib.suppress(Exception):  # damaged EXIF says nothing
+                thing.getexif()
 
 
 def _tiling(tile: str | int, overlap: int | None) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,14 @@ os.environ.setdefault("CMAKE_GENERATOR", "Ninja")
 def pytest_xdist_auto_num_workers() -> int:
     """Run the suite in as many processes as there are cores."""
     return len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is heard here and in the processes started from here, though a shell's `&` and `nohup` have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -215,7 +216,10 @@ class _Timings:
             return
         gpu = re.sub(r"\W+", "-", gpu_here())
         self.path = folder / f"{trt.__name__}-{trt.__version__}-{gpu}.timings"
-        for blob in (self.path.read_bytes() if self.path.exists() else b"", b""):
+        before = b""
+        with suppress(OSError):
+            before = self.path.read_bytes()
+        for blob in (before, b""):
             cache = config.create_timing_cache(blob)
             if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
                 return
@@ -224,7 +228,7 @@ class _Timings:
     def keep(self) -> None:
         cache = self.config.get_timing_cache() if self.path is not None else None
         if self.path is not None and cache is not None:
-            with replacing(self.path) as temporary:
+            with suppress(OSError), replacing(self.path) as temporary:
                 temporary.write_bytes(memoryview(cache.serialize()))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -49,10 +48,14 @@ class Masks:
         """Return the files in a folder by their names without endings; it is listed once."""
         if folder not in self._listed:
             files: dict[str, list[Path]] = {}
-            with suppress(OSError):
+            try:
                 for file in folder.iterdir():
                     if not is_folder(file):
                         files.setdefault(file.stem, []).append(file)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise ImageMissingError(f"the masks in {folder} cannot be read: {error.strerror}") from error
             self._listed[folder] = files
         return self._listed[folder]
 

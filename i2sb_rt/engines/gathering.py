@@ -63,10 +63,14 @@ class Gathering(Generic[Request, Result]):
                 else:
                     waiting.result = result
                 waiting.done = True
-        except BaseException as error:
+        except Exception as error:
             for waiting in taken:
                 if not waiting.done:
                     waiting.error, waiting.done = error, True
+        except BaseException:  # Ctrl-C, which is for this thread alone
+            with self._changing:
+                self._line[:0] = [waiting for waiting in taken if not waiting.done]
+            raise
 
     def _leave(self, mine: _Waiting[Request, Result]) -> None:
         """Take a request back, and wait for whoever may run it: what it holds is its caller's, and goes with that."""

@@ -139,8 +139,9 @@ class _Kernels:
         self.config.set_runtime_cache(self._cache)
         folder = cache_folder("tensorrt")
         self._path = None if folder is None else folder / f"{about.sha256[:32]}.kernels"
-        if self._path is not None and self._path.is_file():
-            self._cache.deserialize(self._path.read_bytes())
+        if self._path is not None:
+            with suppress(OSError):  # there is none yet, or none any more
+                self._cache.deserialize(self._path.read_bytes())
 
     def keep(self) -> None:
         """Write what has been compiled so far for other processes; without room for it they compile it again."""

@@ -1,6 +1,7 @@
 """The models that come with the package: NAME.onnx, beside its card NAME.md."""
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ def names() -> list[str]:
 
 def as_path(name_or_path: Any) -> Path:
     """Return a name or a path as a path. Raises UsageError for what is neither."""
-    if not isinstance(name_or_path, str | Path):
+    if not isinstance(name_or_path, str | os.PathLike):
         raise UsageError(f"a model is a name or a path, not {type(name_or_path).__name__}")
     return Path(name_or_path)
 
@@ -27,7 +28,8 @@ def find(name_or_path: str | Path) -> Path:
     Raises ModelFileError where there is none, listing the names there are, or where the path is not UTF-8, and
     UsageError for what is neither.
     """
-    path, text = as_path(name_or_path), str(name_or_path)
+    path = as_path(name_or_path)
+    text = str(name_or_path) if isinstance(name_or_path, str) else str(path)
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -111,3 +111,20 @@ def test_ctrl_c_takes_back_a_request_that_waits() -> None:
     holder.join()
     assert gathering("a", 2) == 2
     assert batches == [[2]]
+
+
+def test_ctrl_c_of_the_one_who_serves_is_not_told_to_others() -> None:
+    interrupts = [False, True]
+
+    def run(requests: list[int]) -> list[int | BaseException]:
+        if 1 in requests and interrupts.pop():
+            raise KeyboardInterrupt
+        return list(requests)
+
+    gathering = Gathering(run, 3)
+    with ThreadPoolExecutor(3) as pool:
+        with gathering._device:
+            futures = wait_in_line(gathering, "a", 3, pool)
+        told = [type(future.exception()) for future in futures]  # type: ignore[attr-defined]
+    assert sorted(one is KeyboardInterrupt for one in told) == [False, False, True]
+    assert all(future.result() == number for number, future in enumerate(futures) if told[number] is type(None))  # type: ignore[attr-defined]

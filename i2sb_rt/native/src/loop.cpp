@@ -28,7 +28,7 @@ void Watch::done(i2sb_phase phase, int row, int tile, int tile_count) {
 int thread_count(int asked) {
   if (asked > 0) return asked;
 #ifdef __linux__
-  cpu_set_t allowed;  // of this process: containers and taskset give fewer cores than there are
+  cpu_set_t allowed;  // of this process: cpusets and taskset give fewer cores than there are
   if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) return CPU_COUNT(&allowed);
 #endif
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
