@@ -21,7 +21,7 @@ from i2sb_train.recipe_file import checked, read_tables
 RECIPES = Path(__file__).parents[3] / "train" / "recipes" / "dsb"
 F64 = NDArray[np.float64]
 
-# KL in arXiv 2303.16852, table 3 (dimension, algorithm), perhaps not of the coupling as here, times the 1.5 allowed here.
+# KL in arXiv 2303.16852, table 3 (dimension, algorithm), perhaps not of the coupling as here; 1.5 times it is allowed.
 PUBLISHED = {(5, "ipf"): 3.26e-3, (20, "ipf"): 13.0e-3, (5, "imf"): 1.34e-3, (20, "imf"): 5.05e-3}
 # cBW2-UVP in per cent.
 UNEXPLAINED = {(2, "ipf"): 2.5, (16, "ipf"): 9.0, (2, "imf"): 0.5, (16, "imf"): 1.5}
