@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from i2sb_rt.parallel import cores
 from i2sb_train import recipe
 from i2sb_train.degrade import margin, training_sample
 from i2sb_train.procedural import dead_leaves
+from i2sb_train.processes import neighbours
 from i2sb_train.recipe import Recipe, RecipeError
 from i2sb_train.sources import Picture, Pixels
 
@@ -167,8 +167,7 @@ def batches(
     that a GPU can copy from by itself. Raises what a sample raises, with its own words.
     """
     batch = samples.recipe.train.batch
-    fair = max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    workers = min(samples.recipe.data.workers, fair)
+    workers = min(samples.recipe.data.workers, max(1, cores() // neighbours()))
     share = batch // count
     starts = range(first * batch + rank * share, last * batch, batch)
     loader: DataLoader[Sample | I2SBError] = DataLoader(

@@ -26,7 +26,7 @@ from i2sb_train.checkpoint import State
 from i2sb_train.data import Sample, Samples, batches, to_signal
 from i2sb_train.degrade import damages
 from i2sb_train.i2sb import Bridge, elements, errors
-from i2sb_train.processes import ALONE, FollowingError, Processes
+from i2sb_train.processes import ALONE, FollowingError, Processes, neighbours
 from i2sb_train.progress import Progress
 from i2sb_train.recipe import Recipe, Train
 from i2sb_train.sources import Picture, Stored, find, split_holdout
@@ -58,7 +58,7 @@ class Pictures:
         """Find all pictures a recipe speaks of in the given folders, and decode as many as data.memory holds."""
         kept, held = split_holdout(find(recipe, folders, damaged), recipe.data.holdout)
         factor = recipe.degradation.factor
-        memory = (recipe.data.memory << 20) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        memory = (recipe.data.memory << 20) // neighbours()
         names = [f"{place.path.name}:{place.member}" for places in kept for place in places]
         return cls(Stored(kept, factor, memory), Stored(held, factor), names)
 

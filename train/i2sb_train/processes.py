@@ -83,6 +83,11 @@ class FollowingError(I2SBError):
     """Another process of the run has failed."""
 
 
+def neighbours() -> int:
+    """Tell how many processes of the run share this machine, as `torchrun` says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 

@@ -77,6 +77,8 @@ def test_grids_are_symmetric_and_sum_up_to_the_horizon(steps: int, horizon: floa
         assert sum(gammas) == pytest.approx(horizon)
         np.testing.assert_allclose(gammas, gammas[::-1], rtol=1e-9)
         assert gammas[0] <= min(gammas) * (1 + 1e-9)
+        if grid == "linear" and steps > 2:
+            assert min(gammas) / max(gammas) == pytest.approx(ratio)
 
 
 def test_the_chain_has_the_steps_of_a_plan() -> None:

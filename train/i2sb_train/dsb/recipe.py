@@ -83,7 +83,7 @@ class Bridge:
             times = [(1 - math.cos(math.pi * k / n)) / 2 for k in range(n + 1)]
             shares = [b - a for a, b in pairwise(times)]
         else:
-            middle = max(1, (n - 1) / 2)
+            middle = max(1, (n - 1) // 2)  # where the largest stand
             shares = [self.ratio + (1 - self.ratio) * min(k, n - 1 - k) / middle for k in range(n)]
         return [self.horizon * share / sum(shares) for share in shares]
 
