@@ -116,7 +116,7 @@ def test_an_engine_is_held_against_the_model_it_was_built_of(
     [
         (lambda path: Request(path.with_suffix(".bin"), path), "exports end in .onnx, .engine, .pt2"),
         (lambda path: Request(path, path, path.parent / "empty", "jpeg-10-exact"), "holds no pictures"),
-        (lambda path: Request(path, path, None, "jpeg-0"), "jpeg-QF"),
+        (lambda path: Request(path, path, None, "jpeg-0"), "jpeg-0: the quality of a JPEG is from 1 to 100"),
     ],
 )
 def test_what_cannot_be_compared_is_said(
