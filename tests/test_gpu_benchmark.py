@@ -44,3 +44,10 @@ def test_a_phase_that_fails_stops_no_other(tmp_path: Path) -> None:
     assert lines["measure_network failed"]["error"] == "RuntimeError: no memory left"
     assert "measure_restore failed" in lines
     assert any(what.startswith("group_norm_silu") for what in lines)
+
+
+def test_what_is_counted_is_what_the_page_tells() -> None:
+    counts, page = SCRIPT.with_name("counts.py"), SCRIPT.with_name("README.md").read_text()
+    done = subprocess.run([sys.executable, str(counts)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout in page
