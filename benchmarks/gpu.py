@@ -269,16 +269,17 @@ def measure_restore(run: Run, config: dict[str, Any]) -> None:
     alone, together = (restored(loop, count) for count in (1, min(7, batch - 1)))
     error = float(np.sqrt(np.mean((found[:few] - wanted) ** 2)))
     step = next(iter(loop._steps.values()))
+    sent, behind = loop._carrier.send({"rows": rows, "x": x1, "seeds": np.arange(batch)})
 
-    def replayed() -> None:
-        loop.network.step.zero_()
-        loop._replay(step, nfe, None)
+    def launched() -> None:
+        loop._carrier.receive(sent, behind)
+        loop._launch(sent, rows, None, None, (True, "renew", False, 0, 0, 0))
 
     run.tell(
         "a restore is right", psnr_to_fp32=20 * math.log10(2 / max(1e-9, error)),
         two_runs_equal=int(np.array_equal(restored(loop, batch), found)),
         alone_as_in_company=int(np.array_equal(alone[0], together[0]) and np.array_equal(alone[0], found[0])),
-        waits_for_the_device=waits(run, replayed),
+        waits_for_the_device=waits(run, launched),
     )  # fmt: skip
     half = InTheManner(random_network(config, run.device)) if run.device == "cuda" else random_network(config, "cpu")
 
@@ -313,6 +314,14 @@ def measure_restore(run: Run, config: dict[str, Any]) -> None:
         outside_the_steps=1 - nfe * both["step"] / taken["ours"], **peak,
     )  # fmt: skip
     run.tell("launches of a step", launches=launches(run, one_step))
+    many, row = np.concatenate([x1] * 4), Plan.posterior(Schedule(), 1).rows
+    first, again = (loop.run(many, row, x1=many, clip=True)[0] for _ in range(2))
+    assert np.array_equal(first, again), "not timed: batches that follow each other meet"
+    assert np.array_equal(first[:batch], loop.run(x1, row, x1=x1, clip=True)[0]), "not timed: batches meet"
+    taken = run.seconds({"ours": lambda: loop.run(many, row, x1=many, clip=True)})
+    run.tell(
+        f"1 step of 4 x {batch} images", ms=1e3 * taken["ours"], outside_the_steps=1 - 4 * both["step"] / taken["ours"]
+    )
 
 
 def main() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
+
+FLIGHTS: Final = 2  # one batch comes and goes while another computes
 
 
 @dataclass(eq=False)
@@ -21,27 +23,28 @@ class _Waiting(Generic[Request, Result]):
 
 
 class Gathering(Generic[Request, Result]):
-    """Runs requests one batch at a time, whoever comes first for all of its kind that wait by then.
+    """Runs requests in batches, whoever comes first for all of its kind that wait by then.
 
     run: a list of requests of one kind to their results, in order; a result may be an exception, which is raised where
-    the request came from. most: requests of a batch. What `run` raises is raised for every request of the batch.
+    the request came from. most: requests of a batch. What `run` raises is raised for every request of the batch. While
+    a batch runs another may begin if it is full; one that is not waits for company until nothing runs.
     """
 
     def __init__(self, run: Callable[[list[Request]], list[Result | BaseException]], most: int) -> None:
         self._run, self._most = run, most
         self._line: list[_Waiting[Request, Result]] = []
-        self._changing = threading.Lock()
-        self._device = threading.Lock()
+        self._flying: list[list[_Waiting[Request, Result]]] = []
+        self._changed = threading.Condition()
 
     def __call__(self, kind: Hashable, request: Request) -> Result:
         """Wait for the result of a request. kind: what requests must have in common to be run together."""
         mine: _Waiting[Request, Result] = _Waiting(kind, request)
         try:
-            with self._changing:
+            with self._changed:
                 self._line.append(mine)
-            with self._device:  # whoever had it before may have run this request too
-                while not mine.done:
-                    self._serve(kind)
+                self._changed.notify_all()
+            while not mine.done:  # whoever flew before may have taken this request along
+                self._serve(mine)
         except BaseException:  # Ctrl-C while it waited
             self._leave(mine)
             raise
@@ -49,36 +52,52 @@ class Gathering(Generic[Request, Result]):
             raise mine.error
         return mine.result  # type: ignore[return-value]
 
-    def _serve(self, kind: Hashable) -> None:
+    def _may_fly(self, kind: Hashable) -> bool:
+        """Return whether a batch of a kind may begin: it is that kind's turn, and nothing runs, or room is left."""
+        if not self._line or self._line[0].kind != kind:
+            return False
+        full = sum(waiting.kind == kind for waiting in self._line) >= self._most
+        return not self._flying or (full and len(self._flying) < FLIGHTS)
+
+    def _serve(self, mine: _Waiting[Request, Result]) -> None:
         taken: list[_Waiting[Request, Result]] = []
         try:
-            with self._changing:
-                self._line = [waiting for waiting in self._line if not waiting.done]
-                taken = [waiting for waiting in self._line if waiting.kind == kind][: self._most]
+            with self._changed:
+                self._changed.wait_for(lambda: mine.done or self._may_fly(mine.kind))
+                if mine.done:
+                    return
+                taken += [waiting for waiting in self._line if waiting.kind == mine.kind][: self._most]
+                self._flying.append(taken)
                 self._line = [waiting for waiting in self._line if waiting not in taken]
+                self._changed.notify_all()
             results = self._run([waiting.request for waiting in taken])
-            for waiting, result in zip(taken, results, strict=True):
-                if isinstance(result, BaseException):
-                    waiting.error = result
-                else:
-                    waiting.result = result
-                waiting.done = True
+            with self._changed:
+                for waiting, result in zip(taken, results, strict=True):
+                    if isinstance(result, BaseException):
+                        waiting.error = result
+                    else:
+                        waiting.result = result
+                    waiting.done = True
         except Exception as error:
             for waiting in taken:
                 if not waiting.done:
                     waiting.error, waiting.done = error, True
-        except BaseException:  # Ctrl-C, which is for this thread alone
-            with self._changing:
-                self._line[:0] = [waiting for waiting in taken if not waiting.done]
-            raise
+        finally:  # after Ctrl-C, which is for this thread alone, the others' requests stand in line again
+            with self._changed:
+                self._flying = [flight for flight in self._flying if flight is not taken]
+                back = [waiting for waiting in taken if not waiting.done and waiting not in self._line]
+                self._line[:0] = back
+                self._changed.notify_all()
 
     def _leave(self, mine: _Waiting[Request, Result]) -> None:
         """Take a request back, and wait for whoever may run it: what it holds is its caller's, and goes with that."""
         while True:
             try:
-                with self._changing:
-                    self._line = [waiting for waiting in self._line if waiting is not mine]
-                with self._device:
+                with self._changed:
+                    while mine in self._line or any(mine in flight for flight in self._flying):
+                        self._line = [waiting for waiting in self._line if waiting is not mine]
+                        self._changed.notify_all()
+                        self._changed.wait_for(lambda: not any(mine in flight for flight in self._flying))
                     return
             except KeyboardInterrupt:
                 continue

@@ -10,9 +10,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,12 +22,11 @@ from torch.nn import functional as F
 
 from i2sb_kernels.bridge_step import COLUMNS, bridge_step
 from i2sb_rt import _core
+from i2sb_rt.engines.carrier import Carrier
+from i2sb_rt.engines.switches import SWITCHES
 from i2sb_rt.engines.tiles import Tiles
 from i2sb_rt.errors import DeviceError
 from i2sb_rt.networks.fused import FusedUNet
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 F32 = NDArray[np.float32]
 OnRow = Callable[[int], bool]
@@ -120,16 +119,17 @@ class Step:
         self.seen = None if shape.tile or self.bound else self._input(self.x, self.cond)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
-    def load(self, rows: F32, **arrays: Any) -> None:
-        """Copy a call's arrays in. Buffers keep their places, so that graphs hold; a longer plan makes others."""
+    def load(self, sent: dict[str, Tensor]) -> None:
+        """Copy what was sent in. Buffers keep their places, so that graphs hold; a longer plan makes others."""
+        rows = sent["rows"]
         if len(rows) > len(self.rows):
             self.rows = self.rows.new_zeros((self.network.capacity, len(COLUMNS)))
             self.graphs.clear()
-        for name, array in {"rows": rows, **arrays}.items():
+        for name, tensor in sent.items():
             buffer = getattr(self, name)
             if buffer is not None:
-                buffer[: len(array)].copy_(_staged(array, buffer), non_blocking=True)
-                buffer[len(array) :].zero_()
+                buffer[: len(tensor)].copy_(tensor)
+                buffer[len(tensor) :].zero_()
         for history in (self.h1, self.h2):
             if history is not None:
                 history.zero_()
@@ -180,11 +180,13 @@ class Step:
         return F.pixel_shuffle(out, self.network.patch) if self.network.patch > 1 else out
 
 
-def _staged(array: NDArray[Any], buffer: Tensor) -> Tensor:
-    """Copy an array to where the device can fetch it from; what is given is not ours for long."""
-    staged = torch.empty(array.shape, dtype=buffer.dtype, pin_memory=buffer.device.type == "cuda")
-    np.copyto(staged.numpy(), array)
-    return staged
+@dataclass
+class Launched:
+    """A batch that the device was given: what it makes, the event behind that, and the states on the way."""
+
+    out: Tensor
+    behind: Any
+    path: F32 | None
 
 
 class Loop:
@@ -199,7 +201,12 @@ class Loop:
     ) -> None:
         self.network, self.tf32, self.bucket, self.tiles = network, tf32, bucket, tiles or bucket
         self.graphed = network.step.device.type == "cuda"
+        self._carrier = Carrier(network.step.device)
         self._steps: OrderedDict[Shape, Step] = OrderedDict()
+        self._computing = threading.Lock()  # the buffers and tables are those of one batch at a time
+        self._times = b""  # of the plan that the tables are for
+        # The event behind all that was launched; at first behind what the network's weights were made by.
+        self._last: Any = torch.cuda.current_stream(network.step.device).record_event() if self.graphed else None
         self._pool: Any = None
         self._stream: Any = None
 
@@ -210,66 +217,103 @@ class Loop:
     ) -> tuple[F32, F32 | None]:  # fmt: skip
         """Run a plan [rows, 10] on x [B, C, H, W]; the arguments are those of `_core.sample`.
 
-        Returns the result, and with trajectory the states [B, rows, C, H, W], index 0 final.
+        Returns the result, and with trajectory the states [B, rows, C, H, W], index 0 final. Several threads may run
+        at once: the device computes for one, while the arrays of others come and go.
         Raises CancelledError where on_row says to stop.
         """
-        parts, paths = [], []
+        done: list[F32] = []
+        paths: list[F32] = []
+        before: Launched | None = None
         device = torch.cuda.device(self.network.step.device) if self.graphed else nullcontext()
         most = 1 if self.bucket and tile else self.bucket or BATCHES[-1]
-        with device, _SWITCHES.held(self.tf32):
+        numbers = np.array(seeds or [0] * len(x), np.uint64).view(np.int64)
+        reads_x1 = mask is not None or bool(rows[:, _COLUMN["c"]].any())
+        given = {"x": x, "x1": x1 if reads_x1 else None, "cond": cond, "mask": mask, "seeds": numbers}
+        how = (clip, known, trajectory, tile, overlap, network_batch)
+        with device, SWITCHES.held(self.tf32):
             for first in range(0, len(x), most):
                 part = slice(first, first + most)
-                done, path = self._part(
-                    x[part], rows, on_row, draws[:, part] if draws is not None else None, trajectory,
-                    (clip, known, tile, overlap, network_batch), x1=x1[part], cond=None if cond is None else cond[part],
-                    mask=None if mask is None else mask[part],
-                    seeds=np.array((seeds or [0] * len(x))[part], np.uint64).view(np.int64),
-                )  # fmt: skip
-                parts.append(done)
-                paths.append(path)
-        return _joined(parts), _joined(paths) if trajectory else None
+                arrays = {name: array[part] for name, array in given.items() if array is not None}
+                sent, behind = self._carrier.send({"rows": rows, **arrays})
+                with self._computing:
+                    self._carrier.receive(sent, behind)
+                    launched = self._launch(sent, rows, on_row, None if draws is None else draws[:, part], how)
+                if before is not None:  # it comes back while this part is computed
+                    done.append(self._carrier.fetch(before.out, before.behind))
+                if launched.path is not None:
+                    paths.append(launched.path)
+                before = launched
+            assert before is not None
+            done.append(self._carrier.fetch(before.out, before.behind))
+        return _joined(done), _joined(paths) if trajectory else None
 
     def forget(self) -> None:
         """Give back the memory of every shape met so far."""
-        self._steps.clear()
+        with self._computing:
+            self._settle()
+            self._steps.clear()
         if self.graphed:
             torch.cuda.empty_cache()
 
-    def _part(
-        self, x: F32, rows: F32, on_row: OnRow | None, draws: F32 | None, trajectory: bool,
-        how: tuple[bool, str, int, int, int], **arrays: Any,
-    ) -> tuple[F32, Any]:  # fmt: skip
-        clip, known, tile, overlap, group = how
-        used = {name: bool(rows[:, column].any()) for name, column in _COLUMN.items()}
-        batch = len(x) if self.bucket and tile else self.bucket or next(size for size in BATCHES if size >= len(x))
-        cond, mask = arrays["cond"], arrays["mask"]
-        _, channels, height, width = x.shape
+    def _settle(self) -> None:
+        """Wait for all that was launched, before buffers or graphs that it may use are given back."""
+        if self._last is not None:
+            self._last.synchronize()
+
+    def _launch(
+        self, sent: dict[str, Tensor], rows: F32, on_row: OnRow | None, draws: F32 | None,
+        how: tuple[bool, str, bool, int, int, int],
+    ) -> Launched:  # fmt: skip
+        """Enqueue a batch; without on_row, draws and trajectory nothing here waits for the device."""
+        clip, known, trajectory, tile, overlap, group = how
+        history = 2 if rows[:, _COLUMN["e"]].any() else int(rows[:, _COLUMN["d"]].any())
+        count, channels, height, width = sent["x"].shape
+        batch = count if self.bucket and tile else self.bucket or next(size for size in BATCHES if size >= count)
         shape = Shape(
-            batch=batch, channels=channels, height=height, width=width, cond=0 if cond is None else cond.shape[1],
-            masked=mask is not None, reads_x1=used["c"] or mask is not None, history=2 if used["e"] else int(used["d"]),
-            clip=clip, known=known, states=len(rows) if trajectory else 0, tile=tile, overlap=overlap,
-            group=self.tiles or group or batch,
+            batch=batch, channels=channels, height=height, width=width,
+            cond=sent["cond"].shape[1] if "cond" in sent else 0, masked="mask" in sent, reads_x1="x1" in sent,
+            history=history, clip=clip, known=known, states=len(rows) if trajectory else 0, tile=tile,
+            overlap=overlap, group=self.tiles or group or batch,
         )  # fmt: skip
-        if self.network.set_times(torch.tensor(rows[:, 0])):
+        current: Any = torch.cuda.current_stream() if self.graphed else None
+        if current is not None:  # threads may have chosen streams of their own
+            current.wait_event(self._last)
+        try:
+            self._tell_times(rows, sent["rows"])
+            step = self._step(shape)
+            if len(rows) > len(step.rows):
+                self._settle()
+            step.load(sent)
+            if self.graphed and draws is None:
+                self._replay(step, len(rows), on_row)
+            else:
+                self._eager(step, rows, draws, on_row)
+            path = None
+            if step.slots is not None:
+                path = step.slots.transpose(0, 1)[:count].to("cpu", copy=True).contiguous().numpy()
+            out = step.x[:count].clone()
+        finally:
+            self._last = None if current is None else current.record_event()
+        return Launched(out, self._last, path)
+
+    def _tell_times(self, rows: F32, sent: Tensor) -> None:
+        """Fill the network's tables, unless the plan before had the same times."""
+        times = rows[:, 0].tobytes()
+        if times == self._times:
+            return
+        self._times = b""
+        if len(rows) > self.network.capacity:
+            self._settle()
+        if self.network.set_times(sent[:, 0]):
             self._steps.clear()
-        step = self._step(shape)
-        step.load(rows, x=x, **{name: array for name, array in arrays.items() if array is not None})
-        if self.graphed and draws is None:
-            self._replay(step, len(rows), on_row)
-        else:
-            self._eager(step, rows, draws, on_row)
-        path = (
-            None
-            if step.slots is None
-            else step.slots.transpose(0, 1)[: len(x)].to("cpu", copy=True).contiguous().numpy()
-        )
-        return step.x[: len(x)].to("cpu", copy=True).numpy(), path
+        self._times = times
 
     def _step(self, shape: Shape) -> Step:
         step = self._steps.get(shape) or Step(self.network, shape)
         self._steps[shape] = step
         self._steps.move_to_end(shape)
         if len(self._steps) > GRAPHS_KEPT:
+            self._settle()
             self._steps.popitem(last=False)
         return step
 
@@ -338,51 +382,6 @@ class Loop:
             getattr(step, name).copy_(value)
         self.network.step.zero_()
         return graph
-
-
-class _Switches:
-    """PyTorch's switches of precision and algorithms, which are of the whole process, as a loop wants them.
-
-    Loops that want the same run together, others in turn; when none runs they are as the host program left them.
-    """
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._users, self._tf32 = 0, False
-        self._before: tuple[Any, ...] = ()
-
-    @contextmanager
-    def held(self, tf32: bool) -> Iterator[None]:
-        """Compute float32 convolutions and products as asked, by the same algorithms each time, whatever others set."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._users or self._tf32 == tf32)
-            if not self._users:
-                self._before, self._tf32 = self._read(), tf32
-                self._write(("tf32", "tf32", False, True) if tf32 else ("ieee", "ieee", False, True))
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._users -= 1
-                if not self._users:
-                    self._write(self._before)
-                    self._changed.notify_all()
-
-    @staticmethod
-    def _read() -> tuple[Any, ...]:
-        cudnn: Any = torch.backends.cudnn
-        products = torch.backends.cuda.matmul.fp32_precision
-        return cudnn.conv.fp32_precision, products, cudnn.benchmark, cudnn.deterministic
-
-    @staticmethod
-    def _write(values: tuple[Any, ...]) -> None:
-        cudnn: Any = torch.backends.cudnn
-        cudnn.conv.fp32_precision, products, cudnn.benchmark, cudnn.deterministic = values
-        torch.backends.cuda.matmul.fp32_precision = products
-
-
-_SWITCHES: Final = _Switches()
 
 
 def _joined(parts: list[F32]) -> F32:

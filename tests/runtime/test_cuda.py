@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from busy_device import held
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +26,8 @@ from i2sb_export.onnx import export_onnx
 from i2sb_rt import Plan, Restorer, Schedule, _core, load
 from i2sb_rt.engines.cuda import CudaEngine
 from i2sb_rt.engines.device import DeviceEngine
-from i2sb_rt.engines.loop import _SWITCHES, Loop, Planes
+from i2sb_rt.engines.loop import Loop, Planes
+from i2sb_rt.engines.switches import SWITCHES
 from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError, OutOfMemoryError, UsageError
 from i2sb_rt.model_file import ModelInfo, save_safetensors
 from i2sb_rt.networks import UNet
@@ -32,6 +35,7 @@ from i2sb_rt.networks import UNet
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NEEDS_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 GOLDEN = np.load(Path(__file__).parents[1] / "data" / "sampling.npz")
 CASES = sorted({key.removesuffix("/x1") for key in GOLDEN.files if key.endswith("/x1")})
 
@@ -223,7 +227,7 @@ def test_stopping_one_image_of_a_batch_leaves_the_others(batches: tuple[Restorer
         return restorer.restore(photo, nfe=4, observer=lambda phase, row, *_: number == 1 and row == 2)
 
     with ThreadPoolExecutor(3) as pool:
-        with gathering._device:
+        with held(gathering):
             futures = [pool.submit(one, number) for number in range(3)]
             while len(gathering._line) < 3:
                 time.sleep(0.001)
@@ -250,7 +254,52 @@ def test_sizes_plans_and_options_may_follow_each_other(folder: Path, photo: U8) 
         assert np.abs(found.astype(int) - wanted).max() <= 1
 
 
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+@pytest.mark.parametrize("own_streams", [False, pytest.param(True, marks=NEEDS_GPU)])
+def test_threads_may_run_at_once_with_the_same_bytes(folder: Path, own_streams: bool) -> None:
+    """What is sent, computed and fetched for one does not meet what is for another, whatever follows what."""
+    loop = Loop(CudaEngine(folder / "plain.onnx", "fp32", DEVICE)._loop.network, bucket=2)
+    generator = np.random.default_rng(2)
+    calls = []
+    for number, (nfe, side, count) in enumerate(16 * [(1, 16, 5), (3, 16, 2), (12, 16, 1), (2, 8, 3)]):
+        x1 = generator.uniform(-1, 1, (count, 3, side, side)).astype(np.float32)
+        calls.append({"x": x1, "x1": x1, "rows": Plan.posterior(Schedule(), nfe).rows, "seeds": [number] * count})
+    wanted = [Loop(loop.network, bucket=2).run(**call)[0] for call in calls[:8]]
+
+    def run(call: dict[str, Any]) -> F32:
+        stream = torch.cuda.stream(torch.cuda.Stream()) if own_streams else nullcontext()
+        with stream:
+            return loop.run(**call)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(run, calls))
+    for one, other in zip(wanted, found, strict=False):
+        np.testing.assert_array_equal(one, other)
+    for call, result in zip(calls, found, strict=True):
+        np.testing.assert_array_equal(loop.run(**call)[0], result)
+
+
+def test_a_plan_that_follows_itself_keeps_the_tables() -> None:
+    told = []
+
+    class Telling(GoldenNetwork):
+        def set_times(self, times: Tensor) -> bool:
+            told.append(times.tolist())
+            if len(told) == 2:
+                raise torch.OutOfMemoryError("no room for tables")
+            return super().set_times(times)
+
+    loop, x1 = Loop(Telling(3)), np.zeros((2, 3, 8, 8), np.float32)  # type: ignore[arg-type]
+    one, other = (Plan.posterior(Schedule(), nfe).rows for nfe in (2, 3))
+    first = loop.run(x1, one, x1=x1)[0]
+    np.testing.assert_array_equal(loop.run(x1, one, x1=x1)[0], first)
+    assert len(told) == 1
+    with pytest.raises(torch.OutOfMemoryError):
+        loop.run(x1, other, x1=x1)
+    np.testing.assert_array_equal(loop.run(x1, one, x1=x1)[0], first)
+    assert len(told) == 3, "tables that may be half filled are filled again"
+
+
+@NEEDS_GPU
 def test_the_first_graphs_of_a_process_make_room_for_others(folder: Path) -> None:
     program = """
 import sys, numpy as np
@@ -300,15 +349,15 @@ def test_loops_that_want_other_switches_wait_for_each_other() -> None:
     before, seen = _flags(), []
 
     def other() -> None:
-        with _SWITCHES.held(False):
+        with SWITCHES.held(False):
             seen.append(_flags())
 
-    with _SWITCHES.held(True):
+    with SWITCHES.held(True):
         thread = threading.Thread(target=other)
         thread.start()
-        while not _SWITCHES._changed._waiters:  # type: ignore[attr-defined]
+        while not SWITCHES._changed._waiters:  # type: ignore[attr-defined]
             time.sleep(0.001)
-        with _SWITCHES.held(True):
+        with SWITCHES.held(True):
             assert _flags() == ("tf32", "tf32", False, True)
         assert _flags() == ("tf32", "tf32", False, True)
     thread.join()

@@ -7,20 +7,21 @@ from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from busy_device import held
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from i2sb_rt.engines.gathering import Gathering
+from i2sb_rt.engines.gathering import FLIGHTS, Gathering
 
 
 @settings(max_examples=25)
 @given(kinds=st.lists(st.sampled_from("abc"), min_size=1, max_size=24), most=st.integers(1, 5))
 def test_everyone_gets_their_own_result(kinds: list[str], most: int) -> None:
     batches: list[list[tuple[str, int]]] = []
-    busy = threading.Lock()
+    busy = threading.Semaphore(FLIGHTS)
 
     def run(requests: list[tuple[str, int]]) -> list[int | BaseException]:
-        assert busy.acquire(blocking=False), "two batches at once"
+        assert busy.acquire(blocking=False), "more batches at once than there may be"
         batches.append(requests)
         time.sleep(0.0005)
         busy.release()
@@ -52,7 +53,7 @@ def test_those_that_wait_are_run_together_and_first_come_first() -> None:
         return list(requests)
 
     gathering = Gathering(run, 3)
-    with ThreadPoolExecutor(8) as pool, gathering._device:
+    with ThreadPoolExecutor(8) as pool, held(gathering):
         wait_in_line(gathering, "a", 7, pool)
     assert sorted(map(len, batches), reverse=True) == [3, 3, 1]
     assert sorted(number for batch in batches for number in batch) == list(range(7))
@@ -69,22 +70,71 @@ def test_an_error_is_told_to_those_it_concerns() -> None:
     with pytest.raises(KeyError, match="mine"):
         gathering("alone", 1)
     with ThreadPoolExecutor(8) as pool:
-        with gathering._device:
+        with held(gathering):
             futures = wait_in_line(gathering, "a", 3, pool)
         for future in futures:
             with pytest.raises(MemoryError, match="too many"):
                 future.result()  # type: ignore[attr-defined]
-        with gathering._device:
+        with held(gathering):
             good, bad = wait_in_line(gathering, "a", 2, pool)
         assert good.result() == 0  # type: ignore[attr-defined]
         with pytest.raises(KeyError, match="mine"):
             bad.result()  # type: ignore[attr-defined]
 
 
-def test_ctrl_c_takes_back_a_request_that_waits() -> None:
-    """What a request holds belongs to its caller: nobody may run it when that has gone."""
+@pytest.mark.parametrize("full", [True, False])
+def test_a_second_batch_flies_beside_the_first_only_if_it_is_full(full: bool) -> None:
+    """One that is not would be run half empty, and those who come later alone."""
     batches: list[list[int]] = []
-    ours, released = threading.Event(), threading.Event()
+
+    def run(requests: list[int]) -> list[int | BaseException]:
+        batches.append(requests)
+        return list(requests)
+
+    gathering, count = Gathering(run, 3), 3 if full else 2
+    with ThreadPoolExecutor(3) as pool:
+        with held(gathering, FLIGHTS - 1):
+            futures = [pool.submit(gathering, "a", number) for number in range(count)]
+            if full:
+                assert sorted(future.result(timeout=20) for future in futures) == [0, 1, 2]
+            else:
+                time.sleep(0.05)
+                assert not batches
+        assert sorted(future.result() for future in futures) == list(range(count))
+    assert len(batches) == 1
+
+
+def test_kinds_take_turns() -> None:
+    """A kind that always has a full batch in line does not keep others from the device."""
+    ran: list[str] = []
+
+    def run(requests: list[str]) -> list[int | BaseException]:
+        ran.append(requests[0])
+        return [0] * len(requests)
+
+    gathering: Gathering[str, int] = Gathering(run, 1)
+    with ThreadPoolExecutor(9) as pool, held(gathering):
+        for kind in "aabaaa":
+            before = len(gathering._line)
+            pool.submit(gathering, kind, kind)
+            while len(gathering._line) == before:
+                time.sleep(0.001)
+    assert ran.index("b") <= 3
+
+
+class Served(Gathering[int, int]):
+    """One in which the main thread only waits, so that others run its requests."""
+
+    def _may_fly(self, kind: Hashable) -> bool:
+        return threading.current_thread() is not threading.main_thread() and super()._may_fly(kind)
+
+
+def interrupt_main() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def test_ctrl_c_takes_back_a_request_that_waits() -> None:
+    batches: list[list[int]] = []
 
     def run(requests: list[int]) -> list[int | BaseException]:
         batches.append(requests)
@@ -92,25 +142,45 @@ def test_ctrl_c_takes_back_a_request_that_waits() -> None:
 
     gathering = Gathering(run, 3)
 
-    def hold() -> None:
-        with gathering._device:
-            ours.set()
-            while not gathering._line:
-                time.sleep(0.001)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            while gathering._line:
-                time.sleep(0.001)
-            released.set()
+    def interrupt() -> None:
+        while not gathering._line:
+            time.sleep(0.001)
+        interrupt_main()
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    ours.wait()
-    with pytest.raises(KeyboardInterrupt):
-        gathering("a", 1)
-    assert released.is_set(), "it left while somebody could be at work on its request"
-    holder.join()
+    with held(gathering):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            gathering("a", 1)
+        thread.join()
+        assert not gathering._line
     assert gathering("a", 2) == 2
     assert batches == [[2]]
+
+
+def test_ctrl_c_waits_for_who_runs_its_request() -> None:
+    """What a request holds belongs to its caller: it may not go while somebody is at work on it."""
+    batches: list[list[int]] = []
+    finished = threading.Event()
+
+    def run(requests: list[int]) -> list[int | BaseException]:
+        batches.append(requests)
+        interrupt_main()
+        time.sleep(0.1)
+        finished.set()
+        return list(requests)
+
+    gathering = Served(run, 2)
+    with ThreadPoolExecutor(1) as pool:
+        with held(gathering, FLIGHTS - 1):  # it flies as soon as both are there
+            other = pool.submit(gathering, "a", 2)
+            while not gathering._line:
+                time.sleep(0.001)
+            with pytest.raises(KeyboardInterrupt):
+                gathering("a", 1)
+            assert finished.is_set()
+        assert other.result() == 2
+    assert batches == [[2, 1]]
 
 
 def test_ctrl_c_of_the_one_who_serves_is_not_told_to_others() -> None:
@@ -123,7 +193,7 @@ def test_ctrl_c_of_the_one_who_serves_is_not_told_to_others() -> None:
 
     gathering = Gathering(run, 3)
     with ThreadPoolExecutor(3) as pool:
-        with gathering._device:
+        with held(gathering):
             futures = wait_in_line(gathering, "a", 3, pool)
         told = [type(future.exception()) for future in futures]  # type: ignore[attr-defined]
     assert sorted(one is KeyboardInterrupt for one in told) == [False, False, True]
