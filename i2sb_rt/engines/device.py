@@ -32,11 +32,11 @@ class DeviceEngine:
 
     def _sample(self, x: F32, rows: F32, **options: Any) -> tuple[F32, F32 | None]:
         """Run a plan, as the core asks for it; together with others of its kind that wait."""
-        alone = len(x) > 1 or options["tile"] or options["trajectory"] or options["draws"] is not None
+        alone = bool(len(x) > 1 or options["tile"] or options["trajectory"] or options["draws"] is not None)
         sides = [None if options[name] is None else options[name].shape for name in ("cond", "mask")]
         same = (rows.tobytes(), options["clip"], options["known"], options["overlap"], options["network_batch"])
         kind = object() if alone else (x.shape, *sides, *same)
-        return self._gathering(kind, {"x": x, "rows": rows, **options})
+        return self._gathering(kind, {"x": x, "rows": rows, **options}, alone)
 
     def _run(self, requests: list[dict[str, Any]]) -> list[tuple[F32, F32 | None] | BaseException]:
         """Run requests of one kind as one batch; one that is cancelled does not stop the others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 Request = TypeVar("Request")
@@ -17,9 +17,11 @@ FLIGHTS: Final = 2  # one batch comes and goes while another computes
 class _Waiting(Generic[Request, Result]):
     kind: Hashable
     request: Request
+    alone: bool
     result: Result | None = None
     error: BaseException | None = None
     done: bool = False
+    serves: list[_Waiting[Request, Result]] = field(default_factory=list)  # the batch that its own thread runs
 
 
 class Gathering(Generic[Request, Result]):
@@ -36,9 +38,13 @@ class Gathering(Generic[Request, Result]):
         self._flying: list[list[_Waiting[Request, Result]]] = []
         self._changed = threading.Condition()
 
-    def __call__(self, kind: Hashable, request: Request) -> Result:
-        """Wait for the result of a request. kind: what requests must have in common to be run together."""
-        mine: _Waiting[Request, Result] = _Waiting(kind, request)
+    def __call__(self, kind: Hashable, request: Request, alone: bool = False) -> Result:
+        """Wait for the result of a request.
+
+        kind: what requests must have in common to be run together. alone: no other has this kind, so that a batch of it
+        is full.
+        """
+        mine: _Waiting[Request, Result] = _Waiting(kind, request, alone)
         try:
             with self._changed:
                 self._line.append(mine)
@@ -52,18 +58,18 @@ class Gathering(Generic[Request, Result]):
             raise mine.error
         return mine.result  # type: ignore[return-value]
 
-    def _may_fly(self, kind: Hashable) -> bool:
+    def _may_fly(self, mine: _Waiting[Request, Result]) -> bool:
         """Return whether a batch of a kind may begin: it is that kind's turn, and nothing runs, or room is left."""
-        if not self._line or self._line[0].kind != kind:
+        if not self._line or self._line[0].kind != mine.kind:
             return False
-        full = sum(waiting.kind == kind for waiting in self._line) >= self._most
+        full = mine.alone or sum(waiting.kind == mine.kind for waiting in self._line) >= self._most
         return not self._flying or (full and len(self._flying) < FLIGHTS)
 
     def _serve(self, mine: _Waiting[Request, Result]) -> None:
-        taken: list[_Waiting[Request, Result]] = []
+        taken = mine.serves = []
         try:
             with self._changed:
-                self._changed.wait_for(lambda: mine.done or self._may_fly(mine.kind))
+                self._changed.wait_for(lambda: mine.done or self._may_fly(mine))
                 if mine.done:
                     return
                 taken += [waiting for waiting in self._line if waiting.kind == mine.kind][: self._most]
@@ -82,17 +88,23 @@ class Gathering(Generic[Request, Result]):
             for waiting in taken:
                 if not waiting.done:
                     waiting.error, waiting.done = error, True
-        finally:  # after Ctrl-C, which is for this thread alone, the others' requests stand in line again
-            with self._changed:
-                self._flying = [flight for flight in self._flying if flight is not taken]
-                back = [waiting for waiting in taken if not waiting.done and waiting not in self._line]
-                self._line[:0] = back
-                self._changed.notify_all()
+        finally:
+            self._land(taken)
+
+    def _land(self, taken: list[_Waiting[Request, Result]]) -> None:
+        """End a flight. After Ctrl-C, which is for one thread alone, the others' requests stand in line again."""
+        with self._changed:
+            self._flying = [flight for flight in self._flying if flight is not taken]
+            back = [waiting for waiting in taken if not waiting.done and waiting not in self._line]
+            self._line[:0] = [waiting for waiting in back if not any(waiting in flight for flight in self._flying)]
+            taken.clear()
+            self._changed.notify_all()
 
     def _leave(self, mine: _Waiting[Request, Result]) -> None:
         """Take a request back, and wait for whoever may run it: what it holds is its caller's, and goes with that."""
         while True:
             try:
+                self._land(mine.serves)  # Ctrl-C may have come while that was being done
                 with self._changed:
                     while mine in self._line or any(mine in flight for flight in self._flying):
                         self._line = [waiting for waiting in self._line if waiting is not mine]

@@ -49,14 +49,12 @@ class Planes(ABC):
         self.capacity = 1024
         self.times = torch.zeros(self.capacity, device=device)
 
-    def set_times(self, times: Tensor) -> bool:
-        """Take the times [rows] of a plan; True if they moved, so that captured graphs are void."""
-        moved = len(times) > self.capacity
-        if moved:
-            self.capacity = 1 << (len(times) - 1).bit_length()
-            self.times = self.times.new_zeros(self.capacity)
+    def set_times(self, times: Tensor) -> None:
+        """Take the times [rows] of a plan; more than `capacity` of them move the table, so that graphs are void."""
+        if len(times) > self.capacity:
+            self.times = self.times.new_zeros(1 << (len(times) - 1).bit_length())
+            self.capacity = len(self.times)
         self.times[: len(times)] = times.to(self.times.device)
-        return moved
 
     def time(self, batch: int) -> Tensor:
         """Return the time of the row in `step`, float32 [batch]."""
@@ -123,8 +121,8 @@ class Step:
         """Copy what was sent in. Buffers keep their places, so that graphs hold; a longer plan makes others."""
         rows = sent["rows"]
         if len(rows) > len(self.rows):
-            self.rows = self.rows.new_zeros((self.network.capacity, len(COLUMNS)))
             self.graphs.clear()
+            self.rows = self.rows.new_zeros((self.network.capacity, len(COLUMNS)))
         for name, tensor in sent.items():
             buffer = getattr(self, name)
             if buffer is not None:
@@ -230,12 +228,12 @@ class Loop:
         reads_x1 = mask is not None or bool(rows[:, _COLUMN["c"]].any())
         given = {"x": x, "x1": x1 if reads_x1 else None, "cond": cond, "mask": mask, "seeds": numbers}
         how = (clip, known, trajectory, tile, overlap, network_batch)
-        with device, SWITCHES.held(self.tf32):
+        with device:
             for first in range(0, len(x), most):
                 part = slice(first, first + most)
                 arrays = {name: array[part] for name, array in given.items() if array is not None}
                 sent, behind = self._carrier.send({"rows": rows, **arrays})
-                with self._computing:
+                with self._computing, SWITCHES.held(self.tf32):
                     self._carrier.receive(sent, behind)
                     launched = self._launch(sent, rows, on_row, None if draws is None else draws[:, part], how)
                 if before is not None:  # it comes back while this part is computed
@@ -253,7 +251,8 @@ class Loop:
             self._settle()
             self._steps.clear()
         if self.graphed:
-            torch.cuda.empty_cache()
+            with _CAPTURING:
+                torch.cuda.empty_cache()
 
     def _settle(self) -> None:
         """Wait for all that was launched, before buffers or graphs that it may use are given back."""
@@ -304,8 +303,8 @@ class Loop:
         self._times = b""
         if len(rows) > self.network.capacity:
             self._settle()
-        if self.network.set_times(sent[:, 0]):
             self._steps.clear()
+        self.network.set_times(sent[:, 0])
         self._times = times
 
     def _step(self, shape: Shape) -> Step:

@@ -258,17 +258,16 @@ class FusedUNet:
         return layers
 
     @torch.no_grad()
-    def set_times(self, times: Tensor) -> bool:
-        """Fill the tables for the times [rows] of a plan; True if they moved, so that captured graphs are void."""
-        moved = len(times) > self.capacity
-        if moved:
-            self.capacity = 1 << (len(times) - 1).bit_length()
+    def set_times(self, times: Tensor) -> None:
+        """Fill the tables for the times [rows] of a plan; more than `capacity` move them, so that graphs are void."""
+        if len(times) > self.capacity:
+            capacity = 1 << (len(times) - 1).bit_length()
             for norm in self.timed:
-                norm.reserve(self.capacity)
+                norm.reserve(capacity)
+            self.capacity = capacity
         emb: Tensor = self.time_embed(time_features(times.to(self.step.device), self.model_channels))
         for norm in self.timed:
             norm.fill(emb)
-        return moved
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:

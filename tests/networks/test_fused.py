@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from i2sb_rt import models
 from i2sb_rt.networks import UNet
-from i2sb_rt.networks.fused import FusedUNet
+from i2sb_rt.networks.fused import FusedUNet, TimedNorm
 from i2sb_rt.networks.loading import load_network
 
 ADM = {
@@ -41,7 +41,7 @@ def randomised(config: dict[str, Any]) -> UNet:
 def assert_same(network: UNet, batch: int, height: int, width: int) -> None:
     times = torch.tensor([1000.0, 37.0, 0.1])
     fused = FusedUNet(network)
-    assert fused.set_times(times)
+    fused.set_times(times)
     x = torch.randn((batch, network.in_channels, height, width), generator=torch.Generator().manual_seed(1))
     seen = F.pixel_unshuffle(x, network.patch).permute(0, 2, 3, 1).contiguous()
     for row, time in enumerate(times):
@@ -68,8 +68,31 @@ def test_shipped_models_fold(name: str) -> None:
 
 def test_tables_are_filled_in_place_while_they_suffice() -> None:
     fused = FusedUNet(randomised(ADM | {"channel_mult": [1, 2]}))
-    assert fused.set_times(torch.linspace(0, 1000, 5))
-    place = fused.timed[0].gamma.data_ptr()
-    assert not fused.set_times(torch.linspace(0, 1000, 8))
+    fused.set_times(torch.linspace(0, 1000, 5))
+    place, capacity = fused.timed[0].gamma.data_ptr(), fused.capacity
+    fused.set_times(torch.linspace(0, 1000, capacity))
     assert fused.timed[0].gamma.data_ptr() == place
-    assert fused.set_times(torch.linspace(0, 1000, 9))
+    assert fused.capacity == capacity
+    fused.set_times(torch.linspace(0, 1000, capacity + 1))
+    assert fused.capacity > capacity
+
+
+def test_tables_for_which_there_was_no_room_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = randomised(ADM | {"channel_mult": [1, 2]})
+    fused, sound = FusedUNet(network), FusedUNet(network)
+    reserve, times = TimedNorm.reserve, torch.tensor([500.0])
+
+    def full(norm: TimedNorm, rows: int) -> None:
+        if norm is fused.timed[2]:
+            raise torch.OutOfMemoryError("no room")
+        reserve(norm, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(TimedNorm, "reserve", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            fused.set_times(times)
+    for _ in range(2):
+        fused.set_times(times)
+    sound.set_times(times)
+    x = torch.randn((1, 16, 16, fused.in_width))
+    assert torch.equal(fused(x), sound(x))

@@ -48,13 +48,11 @@ class GoldenNetwork:
         self.step = torch.zeros(1, dtype=torch.int32, device=DEVICE)
         self.times = torch.zeros(0, device=DEVICE)
 
-    def set_times(self, times: Tensor) -> bool:
-        moved = len(times) > self.capacity
-        if moved:
+    def set_times(self, times: Tensor) -> None:
+        if len(times) > self.capacity:
             self.capacity = len(times)
             self.times = torch.zeros(self.capacity, device=DEVICE)
         self.times[: len(times)] = times.to(DEVICE)
-        return moved
 
     def __call__(self, x: Tensor) -> Tensor:
         time = self.times.index_select(0, self.step.long())
@@ -282,11 +280,11 @@ def test_a_plan_that_follows_itself_keeps_the_tables() -> None:
     told = []
 
     class Telling(GoldenNetwork):
-        def set_times(self, times: Tensor) -> bool:
+        def set_times(self, times: Tensor) -> None:
             told.append(times.tolist())
             if len(told) == 2:
                 raise torch.OutOfMemoryError("no room for tables")
-            return super().set_times(times)
+            super().set_times(times)
 
     loop, x1 = Loop(Telling(3)), np.zeros((2, 3, 8, 8), np.float32)  # type: ignore[arg-type]
     one, other = (Plan.posterior(Schedule(), nfe).rows for nfe in (2, 3))
@@ -343,6 +341,26 @@ def test_what_others_chose_for_float32_neither_counts_nor_changes(asked: str, ot
     finally:
         cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision, cudnn.benchmark, _ = before
     assert set(met) == {(asked, asked, False, True)}
+
+
+def test_arrays_come_and_go_while_others_have_the_switches() -> None:
+    """Else two threads of one loop that follow each other would keep a loop of another precision away for ever."""
+    loop, x1 = Loop(GoldenNetwork(3), tf32=True), np.zeros((40, 3, 8, 8), np.float32)  # type: ignore[arg-type]
+    carrier, ways = loop._carrier, []
+
+    class Told:
+        receive = staticmethod(carrier.receive)
+
+        def __getattr__(self, way: str) -> Any:
+            def carry(*arrays: Any) -> Any:
+                ways.append((way, SWITCHES._users))
+                return getattr(carrier, way)(*arrays)
+
+            return carry
+
+    loop._carrier = Told()  # type: ignore[assignment]
+    loop.run(x1, Plan.posterior(Schedule(), 1).rows, x1=x1)
+    assert ways == [("send", 0), ("send", 0), ("fetch", 0), ("fetch", 0)]
 
 
 def test_loops_that_want_other_switches_wait_for_each_other() -> None:

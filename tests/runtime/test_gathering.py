@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from busy_device import held
@@ -104,6 +105,12 @@ def test_a_second_batch_flies_beside_the_first_only_if_it_is_full(full: bool) ->
     assert len(batches) == 1
 
 
+def test_one_that_can_have_no_company_waits_for_none() -> None:
+    gathering: Gathering[int, int] = Gathering(lambda requests: list(requests), 3)
+    with held(gathering, FLIGHTS - 1):
+        assert gathering(object(), 1, alone=True) == 1
+
+
 def test_kinds_take_turns() -> None:
     """A kind that always has a full batch in line does not keep others from the device."""
     ran: list[str] = []
@@ -125,8 +132,8 @@ def test_kinds_take_turns() -> None:
 class Served(Gathering[int, int]):
     """One in which the main thread only waits, so that others run its requests."""
 
-    def _may_fly(self, kind: Hashable) -> bool:
-        return threading.current_thread() is not threading.main_thread() and super()._may_fly(kind)
+    def _may_fly(self, mine: Any) -> bool:
+        return threading.current_thread() is not threading.main_thread() and super()._may_fly(mine)
 
 
 def interrupt_main() -> None:
@@ -181,6 +188,30 @@ def test_ctrl_c_waits_for_who_runs_its_request() -> None:
             assert finished.is_set()
         assert other.result() == 2
     assert batches == [[2, 1]]
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_ctrl_c_while_a_batch_ends_leaves_no_trace(served: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(requests: list[int]) -> list[int | BaseException]:
+        if not served:
+            raise KeyboardInterrupt
+        return list(requests)
+
+    gathering, land, interrupts = Gathering(run, 1), Gathering._land, [True]
+
+    def interrupted(self: Any, taken: Any) -> None:
+        if interrupts:
+            interrupts.pop()
+            raise KeyboardInterrupt
+        land(self, taken)
+
+    monkeypatch.setattr(Gathering, "_land", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gathering("a", 1)
+    assert not gathering._flying
+    assert not gathering._line
+    served = True
+    assert gathering("a", 2) == 2
 
 
 def test_ctrl_c_of_the_one_who_serves_is_not_told_to_others() -> None:
