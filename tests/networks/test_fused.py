@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from i2sb_rt import models
 from i2sb_rt.networks import UNet
@@ -96,3 +97,23 @@ def test_tables_for_which_there_was_no_room_are_made_again(monkeypatch: pytest.M
     sound.set_times(times)
     x = torch.randn((1, 16, 16, fused.in_width))
     assert torch.equal(fused(x), sound(x))
+
+
+def test_no_call_changes_a_layout() -> None:
+    """Convolutions of NHWC leave NHWC, so that what the folded network calls contiguous is so already."""
+    copies = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket in (torch.ops.aten.clone, torch.ops.aten.copy_):
+                copies.append(func)
+            return func(*args, **(kwargs or {}))
+
+    fused = FusedUNet(randomised(ADM | {"channel_mult": [1, 2]}))
+    fused.set_times(torch.tensor([500.0]))
+    x = torch.randn((2, 16, 16, fused.in_width))
+    with torch.no_grad(), Watching():
+        fused(x)
+        assert not copies
+        x.permute(0, 3, 1, 2).contiguous()
+    assert copies

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-import threading
 import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from busy_device import held
+from golden_network import DEVICE, GoldenNetwork, GoldenPlanes
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,50 +25,16 @@ from i2sb_export.onnx import export_onnx
 from i2sb_rt import Plan, Restorer, Schedule, _core, load
 from i2sb_rt.engines.cuda import CudaEngine
 from i2sb_rt.engines.device import DeviceEngine
-from i2sb_rt.engines.loop import Loop, Planes
-from i2sb_rt.engines.switches import SWITCHES
+from i2sb_rt.engines.loop import Loop
 from i2sb_rt.errors import CancelledError, DeviceError, NonFiniteError, OutOfMemoryError, UsageError
 from i2sb_rt.model_file import ModelInfo, save_safetensors
 from i2sb_rt.networks import UNet
 
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NEEDS_GPU = pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 GOLDEN = np.load(Path(__file__).parents[1] / "data" / "sampling.npz")
 CASES = sorted({key.removesuffix("/x1") for key in GOLDEN.files if key.endswith("/x1")})
-
-
-class GoldenNetwork:
-    """The network of the golden runs, with the ways of a folded one: NHWC, its time from a table."""
-
-    def __init__(self, channels: int) -> None:
-        self.dtype, self.patch, self.in_width, self.capacity = torch.float32, 1, channels, 0
-        self.step = torch.zeros(1, dtype=torch.int32, device=DEVICE)
-        self.times = torch.zeros(0, device=DEVICE)
-
-    def set_times(self, times: Tensor) -> None:
-        if len(times) > self.capacity:
-            self.capacity = len(times)
-            self.times = torch.zeros(self.capacity, device=DEVICE)
-        self.times[: len(times)] = times.to(DEVICE)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        time = self.times.index_select(0, self.step.long())
-        return 0.4 * x + 0.15 * torch.sin(3 * x) + 0.1 * torch.roll(x, 1, 2) + 2e-4 * time
-
-
-class GoldenPlanes(Planes):
-    """The same as an engine of another library: planes in, planes out, its time as an input."""
-
-    def bound(self, batch: int, height: int, width: int) -> Callable[[Tensor], Tensor]:
-        def run(x: Tensor) -> Tensor:
-            assert x.shape[0] == batch
-            assert x.shape[2:] == (height, width)
-            time = self.time(batch)[:, None, None, None]
-            return 0.4 * x + 0.15 * torch.sin(3 * x) + 0.1 * torch.roll(x, 1, 3) + 2e-4 * time
-
-        return run
 
 
 @pytest.mark.parametrize("planes", [False, True], ids=["rows", "planes"])
@@ -312,75 +277,6 @@ for nfe in (2, 9, 2, 40):
     command = [sys.executable, "-c", program, str(folder / "plain.onnx"), str(folder / "cond.onnx")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def _flags() -> tuple[Any, ...]:
-    cudnn: Any = torch.backends.cudnn
-    products = torch.backends.cuda.matmul.fp32_precision
-    return cudnn.conv.fp32_precision, products, cudnn.benchmark, cudnn.deterministic
-
-
-@pytest.mark.parametrize("asked", ["ieee", "tf32"])
-@pytest.mark.parametrize("others", ["none", "ieee", "tf32"])
-def test_what_others_chose_for_float32_neither_counts_nor_changes(asked: str, others: str) -> None:
-    met = []
-
-    class Watching(GoldenNetwork):
-        def __call__(self, x: Tensor) -> Tensor:
-            met.append(_flags())
-            return super().__call__(x)
-
-    cudnn: Any = torch.backends.cudnn
-    x1, before = np.zeros((1, 3, 8, 8), np.float32), _flags()
-    try:
-        cudnn.conv.fp32_precision = torch.backends.cuda.matmul.fp32_precision = others
-        cudnn.benchmark = True
-        chosen, network = _flags(), Watching(3)
-        Loop(network, tf32=asked == "tf32").run(x1, Plan.posterior(Schedule(), 1).rows, x1=x1)  # type: ignore[arg-type]
-        assert _flags() == chosen
-    finally:
-        cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision, cudnn.benchmark, _ = before
-    assert set(met) == {(asked, asked, False, True)}
-
-
-def test_arrays_come_and_go_while_others_have_the_switches() -> None:
-    """Else two threads of one loop that follow each other would keep a loop of another precision away for ever."""
-    loop, x1 = Loop(GoldenNetwork(3), tf32=True), np.zeros((40, 3, 8, 8), np.float32)  # type: ignore[arg-type]
-    carrier, ways = loop._carrier, []
-
-    class Told:
-        receive = staticmethod(carrier.receive)
-
-        def __getattr__(self, way: str) -> Any:
-            def carry(*arrays: Any) -> Any:
-                ways.append((way, SWITCHES._users))
-                return getattr(carrier, way)(*arrays)
-
-            return carry
-
-    loop._carrier = Told()  # type: ignore[assignment]
-    loop.run(x1, Plan.posterior(Schedule(), 1).rows, x1=x1)
-    assert ways == [("send", 0), ("send", 0), ("fetch", 0), ("fetch", 0)]
-
-
-def test_loops_that_want_other_switches_wait_for_each_other() -> None:
-    before, seen = _flags(), []
-
-    def other() -> None:
-        with SWITCHES.held(False):
-            seen.append(_flags())
-
-    with SWITCHES.held(True):
-        thread = threading.Thread(target=other)
-        thread.start()
-        while not SWITCHES._changed._waiters:  # type: ignore[attr-defined]
-            time.sleep(0.001)
-        with SWITCHES.held(True):
-            assert _flags() == ("tf32", "tf32", False, True)
-        assert _flags() == ("tf32", "tf32", False, True)
-    thread.join()
-    assert seen == [("ieee", "ieee", False, True)]
-    assert _flags() == before
 
 
 def test_what_a_call_had_computed_is_given_back_where_memory_ran_out() -> None:

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,6 +38,16 @@ def test_everyone_gets_their_own_result(kinds: list[str], most: int) -> None:
         assert len(batch) <= most
 
 
+def echo(batches: list[list[int]]) -> Callable[[list[int]], list[int | BaseException]]:
+    """A device that notes its batches and gives back what it is asked."""
+
+    def run(requests: list[int]) -> list[int | BaseException]:
+        batches.append(requests)
+        return list(requests)
+
+    return run
+
+
 def wait_in_line(gathering: Gathering[int, int], kind: Hashable, count: int, pool: ThreadPoolExecutor) -> list[object]:
     """Let `count` requests stand in line while the device is held by somebody else."""
     futures: list[object] = [pool.submit(gathering, kind, number) for number in range(count)]
@@ -48,12 +58,7 @@ def wait_in_line(gathering: Gathering[int, int], kind: Hashable, count: int, poo
 
 def test_those_that_wait_are_run_together_and_first_come_first() -> None:
     batches: list[list[int]] = []
-
-    def run(requests: list[int]) -> list[int | BaseException]:
-        batches.append(requests)
-        return list(requests)
-
-    gathering = Gathering(run, 3)
+    gathering = Gathering(echo(batches), 3)
     with ThreadPoolExecutor(8) as pool, held(gathering):
         wait_in_line(gathering, "a", 7, pool)
     assert sorted(map(len, batches), reverse=True) == [3, 3, 1]
@@ -87,12 +92,7 @@ def test_an_error_is_told_to_those_it_concerns() -> None:
 def test_a_second_batch_flies_beside_the_first_only_if_it_is_full(full: bool) -> None:
     """One that is not would be run half empty, and those who come later alone."""
     batches: list[list[int]] = []
-
-    def run(requests: list[int]) -> list[int | BaseException]:
-        batches.append(requests)
-        return list(requests)
-
-    gathering, count = Gathering(run, 3), 3 if full else 2
+    gathering, count = Gathering(echo(batches), 3), 3 if full else 2
     with ThreadPoolExecutor(3) as pool:
         with held(gathering, FLIGHTS - 1):
             futures = [pool.submit(gathering, "a", number) for number in range(count)]
@@ -106,7 +106,7 @@ def test_a_second_batch_flies_beside_the_first_only_if_it_is_full(full: bool) ->
 
 
 def test_one_that_can_have_no_company_waits_for_none() -> None:
-    gathering: Gathering[int, int] = Gathering(lambda requests: list(requests), 3)
+    gathering: Gathering[int, int] = Gathering(echo([]), 3)
     with held(gathering, FLIGHTS - 1):
         assert gathering(object(), 1, alone=True) == 1
 
@@ -142,12 +142,7 @@ def interrupt_main() -> None:
 
 def test_ctrl_c_takes_back_a_request_that_waits() -> None:
     batches: list[list[int]] = []
-
-    def run(requests: list[int]) -> list[int | BaseException]:
-        batches.append(requests)
-        return list(requests)
-
-    gathering = Gathering(run, 3)
+    gathering = Gathering(echo(batches), 3)
 
     def interrupt() -> None:
         while not gathering._line:
