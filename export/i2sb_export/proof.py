@@ -17,6 +17,7 @@ from i2sb_export.verify import Check
 from i2sb_rt import operators
 from i2sb_rt.engines.engine_file import architecture_here, read_note, require_source
 from i2sb_rt.errors import UsageError
+from i2sb_rt.evaluation.drawn import drawn_picture
 from i2sb_rt.image import U8, files_of, read
 from i2sb_rt.model_file import ModelInfo, read_info
 from i2sb_rt.operators import Operator
@@ -172,8 +173,7 @@ def _operator(request: Request, info: ModelInfo) -> Operator | None:
 def _pictures(path: Path | None) -> list[U8]:
     """Return clean pictures, RGB: those of a folder or a file, or a drawn one."""
     if path is None:
-        drawn = verify.drawn_picture(3, *_DRAWN, np.random.default_rng(0))[0].transpose(1, 2, 0)
-        return [np.rint((drawn + 1) * 127.5).astype(np.uint8)]
+        return [drawn_picture(3, *_DRAWN, np.random.default_rng(0))]
     pictures = (read(file).colour for file in files_of(path))
     return [np.repeat(colour[..., None], 3, axis=2) if colour.ndim == 2 else colour for colour in pictures]
 

@@ -17,6 +17,7 @@ from i2sb_export.typed import retyped
 from i2sb_rt import _core
 from i2sb_rt.engines import open_engine
 from i2sb_rt.errors import from_core
+from i2sb_rt.evaluation.drawn import drawn_planes
 from i2sb_rt.model_file import ModelInfo, Weights, load_weights, read_info, stored_weights
 from i2sb_rt.model_info import QUANTIZED
 from i2sb_rt.plan import Plan
@@ -204,15 +205,6 @@ def _cases(info: ModelInfo) -> Iterator[_Case]:
         schedule = Schedule(info.interval, info.beta_max, info.t0, info.T)
         calls = min(max(info.nfe, _CALLS[0]), _CALLS[1], info.interval - 1)
         plan = Plan.posterior(schedule, calls, info.ot_ode or info.sampler == "ode", info.clip, info.prediction)
-        x1 = drawn_picture(info.channels, side, side + step, draw)
+        x1 = drawn_planes(info.channels, side, side + step, draw)
         beside = [x1] * (info.cond_x1 or info.cond_mask) + [np.zeros_like(x1[:, :1])] * info.cond_mask
         yield _Case("restoration", plan.rows, x1, np.concatenate(beside, 1) if beside else None, info.clip)
-
-
-def drawn_picture(channels: int, height: int, width: int, draw: np.random.Generator) -> F32:
-    """Draw a picture with slopes, edges and a little noise, float32 [1, C, H, W] in [-1, 1]."""
-    y, x = np.mgrid[:height, :width]
-    c = np.arange(channels)[:, None, None]
-    picture = 0.6 * np.sin(x / (5 + c) + y / 9) + 0.3 * np.where((x + (c + 2) * y) % 23 < 11, 1, -1)
-    noisy: F32 = (picture + draw.normal(0, 0.05, picture.shape)).clip(-1, 1).astype(np.float32)
-    return noisy[None]

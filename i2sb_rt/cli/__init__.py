@@ -12,7 +12,7 @@ from typing import Any
 from i2sb_rt.errors import Exit, I2SBError, UsageError
 
 # Commands of this package, each a module here with add_parser(subparsers); those of others are entry points.
-_COMMANDS = ("restore", "models", "degrade", "eval", "convert", "sample", "translate")
+_COMMANDS = ("restore", "models", "degrade", "eval", "convert", "sample", "translate", "devices", "bench")
 _GROUP = "i2sb_rt.commands"
 
 Subparsers = Any  # argparse has no public name for what add_subparsers returns

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any
+from typing import Any, Final
+
+PRECISIONS: Final = ("auto", "fp32", "tf32", "bf16", "fp16")
 
 
 def add_images(parser: Any) -> None:
@@ -38,12 +40,14 @@ def add_speed(parser: Any) -> None:
 def add_engine(group: Any) -> None:
     """Add what runs the network: threads, engine, precision."""
     group.add_argument("--threads", type=at_least_one, metavar="N", help="CPU threads (default: one a core)")
-    group.add_argument(
-        "--engine", type=_engine, default="auto", metavar="NAME", help="auto, native, torch, cuda, FILE.engine (auto)"
-    )
-    group.add_argument(
-        "--precision", choices=("auto", "fp32", "tf32", "bf16", "fp16"), default="auto", help="(default: auto)"
-    )
+    names = "auto, native, torch, cuda, FILE.engine (auto)"
+    group.add_argument("--engine", type=engine_name, default="auto", metavar="NAME", help=names)
+    group.add_argument("--precision", choices=PRECISIONS, default="auto", help="(default: auto)")
+
+
+def add_list(parser: Any, name: str, kind: Any, metavar: str, text: str, required: bool = False) -> None:
+    """Add an option that takes several values, with commas between them or given again."""
+    parser.add_argument(name, type=kind, action="extend", required=required, default=[], metavar=metavar, help=text)
 
 
 def add_files(parser: Any) -> Any:
@@ -67,7 +71,13 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
-def _engine(text: str) -> str:
+def words(text: str) -> list[str]:
+    """Read words with commas between them."""
+    return [word.strip() for word in text.split(",")]
+
+
+def engine_name(text: str) -> str:
+    """Read the name of an engine."""
     names = ("auto", "native", "torch", "cuda")
     if text not in names and not text.endswith(".engine"):
         raise argparse.ArgumentTypeError(f"one of {', '.join(names)}, or FILE.engine, not {text!r}")

@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import Any
 
-from i2sb_rt.cli.arguments import add_ensemble, add_speed, at_least_one
+from i2sb_rt.cli.arguments import add_ensemble, add_list, add_speed, at_least_one, words
 
 
 def add_parser(subparsers: Any) -> None:
@@ -19,13 +19,13 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=_run, fail_fast=False, skip_existing=False)
     parser.add_argument("--images", required=True, metavar="DIR", help="clean pictures, with all that is below")
     parser.add_argument("-n", "--model", default="jpeg", metavar="NAME|PATH", help="the model (default: jpeg)")
-    _add_list(parser, "--task", _tasks, "T[,T...]", "what to undo: jpeg-10, blur-gauss, ... (docs)", required=True)
-    _add_list(parser, "--nfe", _counts, "N[,N...]", "network calls a picture (default: the model's own)")
-    _add_list(parser, "--sampler", _words, "NAME[,NAME...]", "as for restore (default: the model's own)")
+    add_list(parser, "--task", _tasks, "T[,T...]", "what to undo: jpeg-10, blur-gauss, ... (docs)", required=True)
+    add_list(parser, "--nfe", _counts, "N[,N...]", "network calls a picture (default: the model's own)")
+    add_list(parser, "--sampler", words, "NAME[,NAME...]", "as for restore (default: the model's own)")
     parser.add_argument("--eta", type=float, metavar="X", help="fresh noise, 0 .. 1: dbim1 (default 0), i3sb (0.6)")
     add_ensemble(parser)
     metrics = "psnr, ssim, sharpness, lpips, fid, kid (default: psnr,ssim)"
-    _add_list(parser, "--metrics", _words, "M[,M...]", metrics)
+    add_list(parser, "--metrics", words, "M[,M...]", metrics)
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="seed N for the first picture, N + 1 for the second, ..."
     )
@@ -41,11 +41,6 @@ def add_parser(subparsers: Any) -> None:
     told.add_argument("-q", "--quiet", action="store_true", help="print nothing but the table and errors")
 
 
-def _add_list(parser: Any, name: str, kind: Any, metavar: str, text: str, required: bool = False) -> None:
-    """Add an option that takes several values, with commas between them or given again."""
-    parser.add_argument(name, type=kind, action="extend", required=required, default=[], metavar=metavar, help=text)
-
-
 def _run(options: argparse.Namespace) -> int:
     from i2sb_rt.cli.stop import nothing_to_stop
 
@@ -54,14 +49,10 @@ def _run(options: argparse.Namespace) -> int:
     return run(options)
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
-
-
 def _tasks(text: str) -> list[str]:
     """Split at commas; those behind `mixture:` part its members, so it is the last task."""
     head, mixture, members = text.partition("mixture:")
-    names = _words(head.rstrip(", ")) if head else []
+    names = words(head.rstrip(", ")) if head else []
     return [*names, mixture + members] if mixture else names
 
 

@@ -52,7 +52,7 @@ def open_engine(
     if threads is not None and threads < 1:
         raise UsageError(f"threads is at least 1, not {threads}")
     if engine == "auto":
-        engine = _best()
+        engine = best()
     built = engine.endswith(".engine")
     if batch is not None and engine != "cuda" and not built:
         raise UsageError(f"a batch is a choice of engines on a GPU; {engine} takes the model's own")
@@ -81,8 +81,8 @@ def open_engine(
     raise UsageError(f"engine is auto, {', '.join(PRECISIONS)} or FILE.engine, not {engine!r}")
 
 
-def _best() -> str:
-    """Return the fastest engine that is here; PyTorch is not imported on machines without a GPU."""
+def best() -> str:
+    """Return the engine that "auto" takes here; PyTorch is not imported on machines without a GPU."""
     has_torch = importlib.util.find_spec("torch") is not None
     if has_torch and Path("/dev/nvidiactl").exists() and importlib.util.find_spec("triton") is not None:
         import torch

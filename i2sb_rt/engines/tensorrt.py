@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ from i2sb_rt.engines.device import DeviceEngine
 from i2sb_rt.engines.loop import Loop, Planes
 
 KERNELS_KEPT: Final = 16  # files of kernels that TensorRT-RTX compiled, one an engine
+_DIGEST: Final = hashlib.sha256().digest_size
 
 
 class TensorRTEngine(DeviceEngine):
@@ -127,8 +129,8 @@ class EngineNetwork(Planes):
 class _Kernels:
     """What TensorRT-RTX compiles at run time: all before a context runs, so that equal calls give equal bytes.
 
-    Contexts share them, and so do processes through the user's cache; the library refuses what another GPU or driver
-    left there.
+    Contexts share them, and so do processes through the user's cache: a file of their SHA-256, then their bytes. The
+    library refuses what another GPU or driver left there; what was damaged there it does not get to see.
     """
 
     def __init__(self, trt: Any, engine: Any, about: EngineFile) -> None:
@@ -141,14 +143,17 @@ class _Kernels:
         self._path = None if folder is None else folder / f"{about.sha256[:32]}.kernels"
         if self._path is not None:
             with suppress(OSError):  # there is none yet, or none any more
-                self._cache.deserialize(self._path.read_bytes())
+                kept = self._path.read_bytes()
+                if hashlib.sha256(kept[_DIGEST:]).digest() == kept[:_DIGEST]:
+                    self._cache.deserialize(kept[_DIGEST:])
 
     def keep(self) -> None:
         """Write what has been compiled so far for other processes; without room for it they compile it again."""
         if self._path is not None:
             with suppress(OSError):
                 with replacing(self._path) as temporary:
-                    temporary.write_bytes(memoryview(self._cache.serialize()))
+                    made = bytes(memoryview(self._cache.serialize()))
+                    temporary.write_bytes(hashlib.sha256(made).digest() + made)
                 prune(self._path.parent, KERNELS_KEPT)
 
 

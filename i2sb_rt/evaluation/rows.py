@@ -70,9 +70,12 @@ def rows_of(task: str, runs: Sequence[tuple[str, int]], judged: Sequence[Judged]
 
 def table(rows: Sequence[Row]) -> str:
     """Write rows, of the same pictures and metrics, as a Markdown table."""
-    lines = [_head(rows[0]), *(_cells(row) for row in rows)]
+    return markdown([_head(rows[0]), *(_cells(row) for row in rows)], text=2)
+
+
+def markdown(lines: Sequence[Sequence[str]], text: int) -> str:
+    """Write a head and lines of cells as a Markdown table; the first `text` columns hold words, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = 2  # columns of words, to the left; the others hold numbers
     rule = ["-" * (width - (k >= text)) + ":" * (k >= text) for k, width in enumerate(widths)]
     forms = [f"{'<' if k < text else '>'}{width}" for k, width in enumerate(widths)]
     return "\n".join("| " + " | ".join(map(format, line, forms)) + " |" for line in (lines[0], rule, *lines[1:]))

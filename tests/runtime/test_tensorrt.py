@@ -110,6 +110,25 @@ def test_compiled_kernels_are_kept_for_the_next_process(tmp_path: Path, photo: U
 
 
 @pytest.mark.usefixtures("here")
+def test_compiled_kernels_that_were_damaged_are_not_let_in(
+    tmp_path: Path, photo: U8, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_in: list[bytes] = []
+    monkeypatch.setattr(standin_tensorrt.RuntimeCache, "deserialize", lambda self, blob: let_in.append(blob))
+    _, ours = pair(built(tmp_path / "jpeg.engine"))
+    ours.restore(photo, nfe=1)
+    (kept,) = (tmp_path / "cache" / "tensorrt").iterdir()
+    sound = kept.read_bytes()
+    for damaged in (sound[:-1], sound[:40] + b"K" + sound[41:], b"short", b""):
+        kept.write_bytes(damaged)
+        pair(tmp_path / "jpeg.engine")
+    assert not let_in
+    kept.write_bytes(sound)
+    pair(tmp_path / "jpeg.engine")
+    assert let_in == [b"kernels" * let_in[0].count(b"kernels")] != [b""]
+
+
+@pytest.mark.usefixtures("here")
 def test_what_the_library_refuses_is_an_error(tmp_path: Path, photo: U8, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("set_input_shape", "set_tensor_address", "execute_async_v3"):
         with monkeypatch.context() as patch:
