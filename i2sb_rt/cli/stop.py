@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
@@ -59,6 +59,12 @@ class Stop:
             print("i2sb-rt: stopping after this network call; once more stops at once", file=sys.stderr)
 
     def run(self, work: Callable[[], Result]) -> Result:
-        """Run in a second thread, so that this one, where Python handles signals, is never deep in native code."""
+        """Run in a second thread, so that this one, where Python handles signals, is never deep in native code.
+
+        It looks up now and then, for the system may give a signal to any thread, and that alone does not wake this one.
+        """
         with ThreadPoolExecutor(1) as pool:
-            return pool.submit(work).result()
+            done = pool.submit(work)
+            while not done.done():
+                wait([done], timeout=0.1)
+            return done.result()
