@@ -104,6 +104,21 @@ class CancelledError(I2SBError):
     code = "cancelled"
 
 
+def ours(error: Exception) -> I2SBError:
+    """Return an error of any kind as one of this module: what is not known here is a fault of i2sb-rt."""
+    if isinstance(error, I2SBError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError("there is not enough memory")
+    return I2SBError(f"internal error: {type(error).__name__}: {error}")
+
+
+def alone(error: I2SBError) -> I2SBError:
+    """Return an error without the frames that it came through, which hold files and pictures."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 @contextmanager
 def from_core() -> Iterator[None]:
     """Raise the errors of the native core as errors of this module."""

@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from i2sb_kernels import _native
 from i2sb_rt.engines import PRECISIONS
-from i2sb_rt.errors import DeviceError, I2SBError
+from i2sb_rt.errors import I2SBError
 from i2sb_rt.parallel import cores
 from i2sb_rt.restorer import load
 
-PROBE: Final = "jpeg"  # the shipped model that every engine is opened with
+PROBE: Final = "jpeg"  # the shipped model that engines are opened with
+TENSORRT: Final = "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -61,50 +62,57 @@ def cpu() -> Cpu:
 
 
 def gpus() -> list[Gpu]:
-    """List the GPUs that PyTorch sees, in its order; none where there is no PyTorch."""
+    """List the GPUs that PyTorch sees, in its order; none where there is no PyTorch, or none that works."""
     if importlib.util.find_spec("torch") is None:
         return []
-    import torch
+    try:
+        import torch
 
-    found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+        found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    except Exception:  # whatever a broken library or driver raises; the engines' lines tell of it
+        return []
     return [Gpu(one.name, f"sm{one.major}{one.minor}", one.total_memory) for one in found]
 
 
 def offers() -> list[Offer]:
-    """Open a small shipped model in every engine, and tell which could, and why others could not."""
-    return [*map(_opened, PRECISIONS), _tensorrt()]
+    """Tell of every engine whether it can run here."""
+    return [offer(name) for name in (*PRECISIONS, TENSORRT)]
+
+
+def offer(name: str) -> Offer:
+    """Open a small shipped model in an engine, and tell whether that could be done, or why not.
+
+    An engine of TensorRT is opened with a file of its own, so only what it needs is looked for.
+    """
+    try:
+        if name == TENSORRT:
+            return _tensorrt()
+        engine = load(PROBE, name).engine
+        return Offer(name, library_of(engine), engine.precision)
+    except I2SBError as error:
+        return Offer(name, missing=str(error))
+    except Exception as error:  # a broken library or driver
+        return Offer(name, missing=f"{type(error).__name__}: {error}".partition("\n")[0])
 
 
 def library_of(engine: Any) -> str:
     """Return what runs an opened engine, with its release, such as OpenVINO 2026.4.1."""
     if engine.name == "native":
         return f"OpenVINO {engine.core.release.partition('-')[0]}"
-    if engine.name == "tensorrt":
+    if engine.name == TENSORRT:
         return _tensorrt_library()
     import torch
 
     return f"PyTorch {torch.__version__}" + (f", Triton {_release('triton')}" if engine.name == "cuda" else "")
 
 
-def _opened(name: str) -> Offer:
-    try:
-        engine = load(PROBE, name).engine
-    except I2SBError as error:
-        return Offer(name, missing=str(error))
-    return Offer(name, library_of(engine), engine.precision)
-
-
 def _tensorrt() -> Offer:
-    """Look for what an engine of TensorRT needs; it is opened with a file of its own."""
     from i2sb_rt.engines.engine_file import architecture_here
 
-    try:
-        name = _tensorrt_library()
-    except DeviceError as error:
-        return Offer("tensorrt", missing=str(error))
+    name = _tensorrt_library()
     if architecture_here() is None:
-        return Offer("tensorrt", missing=f"{name} is installed, but PyTorch finds no CUDA device here")
-    return Offer("tensorrt", name)
+        return Offer(TENSORRT, missing=f"{name} is installed, but PyTorch finds no CUDA device here")
+    return Offer(TENSORRT, name)
 
 
 def _tensorrt_library() -> str:

@@ -6,6 +6,7 @@ import argparse
 import re
 from typing import Any, Final
 
+ENGINES: Final = ("auto", "native", "torch", "cuda")
 PRECISIONS: Final = ("auto", "fp32", "tf32", "bf16", "fp16")
 
 
@@ -41,7 +42,7 @@ def add_engine(group: Any) -> None:
     """Add what runs the network: threads, engine, precision."""
     group.add_argument("--threads", type=at_least_one, metavar="N", help="CPU threads (default: one a core)")
     names = "auto, native, torch, cuda, FILE.engine (auto)"
-    group.add_argument("--engine", type=engine_name, default="auto", metavar="NAME", help=names)
+    group.add_argument("--engine", type=_engine, default="auto", metavar="NAME", help=names)
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="(default: auto)")
 
 
@@ -76,11 +77,9 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def engine_name(text: str) -> str:
-    """Read the name of an engine."""
-    names = ("auto", "native", "torch", "cuda")
-    if text not in names and not text.endswith(".engine"):
-        raise argparse.ArgumentTypeError(f"one of {', '.join(names)}, or FILE.engine, not {text!r}")
+def _engine(text: str) -> str:
+    if text not in ENGINES and not text.endswith(".engine"):
+        raise argparse.ArgumentTypeError(f"one of {', '.join(ENGINES)}, or FILE.engine, not {text!r}")
     return text
 
 

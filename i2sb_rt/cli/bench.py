@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from i2sb_rt.cli.arguments import PRECISIONS, add_list, at_least_one, engine_name, words
+from i2sb_rt.cli.arguments import ENGINES, PRECISIONS, add_list, at_least_one, words
 
 
 def add_parser(subparsers: Any) -> None:
@@ -15,18 +15,17 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "bench",
         help="measure how fast a model is here",
-        description="Restore a drawn picture in each engine and precision, turn about, and tell how long each takes "
-        "beside the first. What restores another picture than the first is told, and not timed.",
+        description="Restore a drawn picture in several engines and precisions, turn about, and tell how long each "
+        "takes beside the first. One that restores another picture than the first is told, and not timed.",
     )
     parser.set_defaults(run=_run)
     parser.add_argument("-n", "--model", default="jpeg", metavar="NAME|PATH", help="the model (default: jpeg)")
-    size = "of the picture that is given (default: 512x512, or the model's only one)"
+    size = "of the picture that is given (default: 512x512, or the tile of a model that takes no other size)"
     parser.add_argument("--size", type=_size, metavar="WxH", help=size)
     parser.add_argument("--nfe", type=at_least_one, metavar="N", help="network calls (default: the model's own)")
     parser.add_argument("--sampler", metavar="NAME", help="as for restore (default: the model's own)")
-    engines = "torch, native, cuda, FILE.engine (default: the first three, as far as they are here)"
-    add_list(parser, "--engine", _engines, "NAME[,NAME...]", engines)
-    add_list(parser, "--precision", _precisions, "P[,P...]", "as for restore, for each engine (default: fp32,auto)")
+    ways = "native, torch, cuda or FILE.engine, and :fp32 or another precision (default: what is here)"
+    add_list(parser, "--way", _ways, "ENGINE[:P][,...]", ways)
     parser.add_argument("--threads", type=at_least_one, metavar="N", help="CPU threads (default: one a core)")
     parser.add_argument("--jobs", type=at_least_one, metavar="N", help="pictures at once (default: 1; 2 of --batch)")
     parser.add_argument("--batch", type=at_least_one, metavar="N", help="pictures that a GPU takes together (1)")
@@ -39,20 +38,25 @@ def _run(options: argparse.Namespace) -> int:
     from i2sb_rt.cli.stop import nothing_to_stop
 
     with nothing_to_stop():
-        from i2sb_rt.cli.bench_run import run
+        from i2sb_rt.cli.timing_run import run
     return run(options)
 
 
-def _engines(text: str) -> list[str]:
-    return [engine_name(word) for word in words(text)]
+def _ways(text: str) -> list[tuple[str, str]]:
+    return [_way(word) for word in words(text)]
 
 
-def _precisions(text: str) -> list[str]:
-    named = words(text)
-    for word in named:
-        if word not in PRECISIONS:
-            raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(PRECISIONS)}")
-    return named
+def _way(text: str) -> tuple[str, str]:
+    """Read an engine and a precision; a file's name may hold a colon."""
+    if text.endswith(".engine"):
+        return text, "auto"
+    engine, _, precision = text.partition(":")
+    names = ENGINES[1:]
+    if engine not in names or (precision or "auto") not in PRECISIONS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one of {', '.join(names)}, alone or with a precision, as {names[0]}:fp32, nor FILE.engine"
+        )
+    return engine, precision or "auto"
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from i2sb_rt.cli import stdout
 from i2sb_rt.cli.jobs import Job, is_there
 from i2sb_rt.cli.report import Report, told
 from i2sb_rt.cli.stop import Stop
-from i2sb_rt.errors import CancelledError, I2SBError, ImageMissingError, OutOfMemoryError, UsageError
+from i2sb_rt.errors import CancelledError, I2SBError, ImageMissingError, UsageError, ours
 from i2sb_rt.image import Picture, encode, read, write
 from i2sb_rt.parallel import in_order
 
@@ -122,12 +122,9 @@ def failure_of(error: Exception, job: Job) -> I2SBError:
         traceback.print_exception(error)
     if isinstance(error, BrokenPipeError):
         raise error
-    if isinstance(error, MemoryError):
-        return OutOfMemoryError(f"{job.source_name}: there is not enough memory")
-    if not isinstance(error, I2SBError):
-        return I2SBError(f"{job.source_name}: internal error: {type(error).__name__}: {error}")
+    failure = ours(error)
     names = ["standard input"] if job.source is None else [str(job.source)]
     names += [] if job.target is None else [str(job.target)]
-    if not any(name in str(error) for name in names):
-        return type(error)(f"{job.source_name}: {error}")
-    return error
+    if failure is not error or not any(name in str(failure) for name in names):
+        return type(failure)(f"{job.source_name}: {failure}")
+    return failure

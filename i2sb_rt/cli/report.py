@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from i2sb_rt.cli import stdout
-from i2sb_rt.errors import Exit, I2SBError
+from i2sb_rt.errors import Exit, I2SBError, alone
 
 
 def printable(text: str) -> str:
@@ -62,7 +62,7 @@ class Report:
             self.counts[record["status"]] += 1
             self._at_work.pop(record["in"], None)
             if error is not None:
-                self.failures.append((record["in"], _alone(error)))
+                self.failures.append((record["in"], alone(error)))
             if self.as_json and (self.each or error is not None):
                 stdout.say(json.dumps(record))
             self.clear()
@@ -74,7 +74,7 @@ class Report:
     def trouble(self, error: I2SBError) -> None:
         """Tell of what failed beside the images, such as a side file; the run goes on and ends with its exit code."""
         with self._lock:
-            self.troubles.append(_alone(error))
+            self.troubles.append(alone(error))
             self.clear()
             print(f"i2sb-rt: {printable(str(error))}", file=sys.stderr)
 
@@ -126,12 +126,6 @@ class Report:
         """Take the bar away, so that other lines can be printed."""
         if self.has_bar:
             sys.stderr.write("\r\x1b[K")
-
-
-def _alone(error: I2SBError) -> I2SBError:
-    """Return an error without the frames that it came through, which hold files and pictures."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 def told(error: I2SBError) -> dict[str, str]:

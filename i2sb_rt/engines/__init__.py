@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -85,8 +86,9 @@ def best() -> str:
     """Return the engine that "auto" takes here; PyTorch is not imported on machines without a GPU."""
     has_torch = importlib.util.find_spec("torch") is not None
     if has_torch and Path("/dev/nvidiactl").exists() and importlib.util.find_spec("triton") is not None:
-        import torch
+        with suppress(ImportError, OSError):  # a broken PyTorch does not stop OpenVINO
+            import torch
 
-        if torch.cuda.is_available():
-            return "cuda"
+            if torch.cuda.is_available():
+                return "cuda"
     return "native" if openvino_library() or not has_torch else "torch"

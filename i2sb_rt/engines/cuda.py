@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,8 @@ class CudaEngine(DeviceEngine):
     def __init__(self, path: Path, precision: str = "auto", device: str = "cuda", batch: int | None = None) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceError("PyTorch finds no CUDA device here")
+        if device == "cuda" and importlib.util.find_spec("triton") is None:
+            raise DeviceError("the engine cuda needs Triton: pip install 'i2sb-rt[gpu]'")
         if precision == "auto":
             precision = (
                 "bf16" if device != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"

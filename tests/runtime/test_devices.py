@@ -72,6 +72,30 @@ def test_without_pytorch_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> N
     assert inventory.gpus() == []
 
 
+def test_what_is_broken_is_told_like_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Any:
+        raise RuntimeError("the driver is too old\nand more")
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_properties", broken)
+    monkeypatch.setattr(inventory, "load", broken)
+    facts = listed(capsys)
+    assert facts["gpus"] == []
+    assert [one["missing"] for one in facts["engines"][:3]] == ["RuntimeError: the driver is too old"] * 3
+    assert facts["auto"] == ""
+
+
+def test_tensorrt_needs_a_library_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(__name__="tensorrt_rtx", __version__="1.2.3")
+    monkeypatch.setattr("i2sb_rt.engines.engine_file.library", lambda: found)
+    monkeypatch.setattr("i2sb_rt.engines.engine_file.architecture_here", lambda: None)
+    assert "PyTorch finds no CUDA device here" in inventory.offer("tensorrt").missing
+    monkeypatch.setattr("i2sb_rt.engines.engine_file.architecture_here", lambda: "sm90")
+    assert inventory.offer("tensorrt") == inventory.Offer("tensorrt", "tensorrt_rtx 1.2.3")
+
+
 def test_every_command_has_a_section() -> None:
     from i2sb_rt.cli import _COMMANDS
 
