@@ -1,4 +1,7 @@
-"""How some PyTorch operators are written in ONNX, where the exporter's own way is slow or long-winded."""
+"""How some PyTorch operators are written in ONNX, where the exporter's own way is slow or long-winded.
+
+Parameters are called as in the operators' schemas: PyTorch 2.10 takes no translation whose parameters have other names.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +16,22 @@ Value = Any  # onnxscript's symbolic values have no public type
 
 
 def group_norm(
-    x: Value, groups: int, weight: Value, bias: Value, eps: float = 1e-5, cudnn_enabled: bool = True
+    input: Value,  # noqa: A002
+    num_groups: int,
+    weight: Value,
+    bias: Value,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
 ) -> Value:
-    """Write a GroupNorm of x [B, C, ...] as x * scale + shift, from means over the pixels of each channel.
+    """Write a GroupNorm of input [B, C, ...] as input * scale + shift, from means over the pixels of each channel.
 
     The large tensors keep their rank, so a CPU that convolves in channels-last layout need not reorder them, as it must
     for GroupNormalization (18 % of the time of a small U-Net in OpenVINO). Each mean is taken along one axis at a time,
     which makes the sums short; the variance is that of centred values, so a large mean does no harm.
     """
-    rank = len(x.shape)
-    mean = _pixel_mean(x, rank)
-    centred = op.Sub(x, mean)
+    rank, groups = len(input.shape), num_groups
+    mean = _pixel_mean(input, rank)
+    centred = op.Sub(input, mean)
     spread = _pixel_mean(op.Mul(centred, centred), rank)
 
     grouped = _ints(0, groups, -1)  # [B, groups, channels of a group]
@@ -36,41 +44,43 @@ def group_norm(
     shift = op.Sub(op.Reshape(bias, _ints(groups, -1)), op.Mul(group_mean, scale))
 
     channels = _ints(0, -1, *[1] * (rank - 2))
-    return op.Add(op.Mul(x, op.Reshape(scale, channels)), op.Reshape(shift, channels))
+    return op.Add(op.Mul(input, op.Reshape(scale, channels)), op.Reshape(shift, channels))
 
 
 def attention(
-    q: Value,
-    k: Value,
-    v: Value,
+    query: Value,
+    key: Value,
+    value: Value,
     attn_mask: Value = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """Write softmax(q k^T scale) v for q, k, v [B, heads, length, channels]; masks and dropout are refused."""
+    """Write softmax(query key^T scale) value, each [B, heads, length, channels]; masks and dropout are refused."""
     if attn_mask is not None or dropout_p or is_causal or enable_gqa:
         raise NotImplementedError("attention with a mask, dropout or grouped queries has no place in these networks")
-    factor = op.Constant(value_float=scale or q.shape[-1] ** -0.5)
-    scores = op.MatMul(op.Mul(q, factor), op.Transpose(k, perm=[0, 1, 3, 2]))
-    return op.MatMul(op.Softmax(scores, axis=-1), v)
+    factor = op.Constant(value_float=scale or query.shape[-1] ** -0.5)
+    scores = op.MatMul(op.Mul(query, factor), op.Transpose(key, perm=[0, 1, 3, 2]))
+    return op.MatMul(op.Softmax(scores, axis=-1), value)
 
 
-def pixel_unshuffle(x: Value, factor: int) -> Value:
+def pixel_unshuffle(self: Value, downscale_factor: int) -> Value:
     """Write space-to-depth in PyTorch's channel order: (channel, row, column).
 
     ONNX's order is (row, column, channel), the same for a single channel, so each channel is taken apart. Permuting the
     channels afterwards is no way out: OpenVINO 2026.4 folds such a Gather into the next convolution the wrong way.
     """
-    planes = op.Reshape(x, op.Concat(_ints(-1, 1), op.Shape(x, start=2), axis=0))
-    blocks = op.SpaceToDepth(planes, blocksize=factor)
-    return op.Reshape(blocks, op.Concat(_ints(-1, x.shape[1] * factor**2), op.Shape(blocks, start=2), axis=0))
+    planes = op.Reshape(self, op.Concat(_ints(-1, 1), op.Shape(self, start=2), axis=0))
+    blocks = op.SpaceToDepth(planes, blocksize=downscale_factor)
+    return op.Reshape(
+        blocks, op.Concat(_ints(-1, self.shape[1] * downscale_factor**2), op.Shape(blocks, start=2), axis=0)
+    )
 
 
-def pixel_shuffle(x: Value, factor: int) -> Value:
+def pixel_shuffle(self: Value, upscale_factor: int) -> Value:
     """Write depth-to-space, whose CRD mode is PyTorch's channel order."""
-    return op.DepthToSpace(x, blocksize=factor, mode="CRD")
+    return op.DepthToSpace(self, blocksize=upscale_factor, mode="CRD")
 
 
 def _pixel_mean(x: Value, rank: int) -> Value:

@@ -1,3 +1,4 @@
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from i2sb_export import onnx as exporter
+from i2sb_export.lowering import TRANSLATIONS
 from i2sb_rt.errors import ModelFileError, UsageError
 from i2sb_rt.model_file import load_weights, read_info, weights_sha256
 from i2sb_rt.networks.loading import load_network
@@ -117,6 +119,13 @@ def test_no_operator_asks_a_cpu_to_reorder(patched: Exported) -> None:
     kinds = {node.op_type for node in _nodes(onnx.load(patched.path).graph)}
     assert {"ReduceMean", "SpaceToDepth", "DepthToSpace"} <= kinds
     assert kinds.isdisjoint({"GroupNormalization", "InstanceNormalization", "Gather", "SequenceAt"})
+
+
+@pytest.mark.parametrize("operator", TRANSLATIONS, ids=str)
+def test_translations_are_called_as_their_operators_are(operator: Any) -> None:
+    """PyTorch 2.10 passes over others without a word, and writes slow graphs."""
+    named = list(inspect.signature(TRANSLATIONS[operator]).parameters)
+    assert named == [argument.name for argument in operator._schema.arguments]
 
 
 def _onnxruntime(path: Path) -> Network:
