@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +100,7 @@ def test_figures_are_those_of_a_picture_and_in_turn(clock: Clock) -> None:
     assert ways[1].shares == pytest.approx([0.5] * rounds)
     assert [call.count for call in slow.calls] == [1] + [2] * (rounds + 2)
     assert {(call.nfe, call.sampler, call.mask) for call in fast.calls} == {(2, "sde", None)}
+    assert clock.now == pytest.approx(1.5 + (rounds + 1) * (2 * REST + 1.0))  # one picture and two of each, then rounds
     record = ways[1].record(ways[0])
     assert (record["ms"], record["speedup"], record["ready_s"], record["psnr"]) == (100.0, 4.0, 5.1, None)
 
@@ -212,14 +214,18 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
 
     def opening(path: str, engine: str, threads: Any, precision: str, jobs: Any, batch: Any) -> Restorer:
+        clock.sleep(2.0)
         calls.append({"engine": engine, "threads": threads, "precision": precision, "jobs": jobs, "batch": batch})
         restorer = load(path, "torch" if engine == "cuda" else engine)
         if engine == "cuda":
             restorer.engine = SimpleNamespace(name="cuda", precision="bf16", core=None)  # type: ignore[assignment]
         return restorer
 
-    def measured(ways: Any, work: Work, *_: Any) -> None:
-        calls.append({"work": work})
+    def measured(ways: list[Way], work: Work, *_: Any) -> None:
+        calls.append({"work": work, "ready": [one.ready for one in ways]})
+
+    clock = Clock()
+    monkeypatch.setattr(timing_run, "time", clock)
 
     monkeypatch.setattr(timing_run, "load", opening)
     monkeypatch.setattr(timing_run, "measure", measured)
@@ -233,6 +239,7 @@ def test_options_reach_engines(opened: list[dict[str, Any]]) -> None:
     assert native == {"engine": "native", "threads": 1, "precision": "fp32", "jobs": 1, "batch": None}
     assert cuda == {"engine": "cuda", "threads": 1, "precision": "auto", "jobs": None, "batch": 4}
     assert len(done["work"].pictures) == 8
+    assert done["ready"] == [2.0, 2.0]
     assert done["work"].mask is None
 
 
@@ -307,13 +314,12 @@ def test_ctrl_c_ends_it_and_what_was_timed_is_told(
 def test_a_signal_that_another_thread_gets_is_heard() -> None:
     from i2sb_rt.cli.stop import Stop
 
-    ended = threading.Event()
-
     def work() -> int | None:
+        time.sleep(0.3)  # by then the first thread waits
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # of the thread that works
-        for _ in range(500):
-            if stop.signal is not None or ended.wait(0.02):
-                break
+        for _ in range(250):
+            if stop.signal is None:
+                time.sleep(0.02)
         return stop.signal
 
     with Stop() as stop:
