@@ -1,6 +1,5 @@
 """A whole restore, bytes to bytes, beside the same loop in eager PyTorch fp32 and around ONNX Runtime."""
 
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from i2sb_rt import Plan, Restorer, load
+from i2sb_rt.evaluation.metrics import psnr
+from i2sb_rt.evaluation.speed import AGREEMENT
 from i2sb_rt.networks.loading import load_network
 from i2sb_rt.timeline import Timeline
 
 PHOTO = Path(__file__).parents[1] / "examples" / "photo.jpg"
-# The least PSNR in dB between two ways to one result: bytes that round otherwise, and networks in bf16.
-AGREEMENT = {"fp32": 55.0, "bf16": 40.0}
 
 U8 = NDArray[np.uint8]
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -40,9 +39,8 @@ def eager(network: Network, plan: Plan, image: U8, cond_x1: bool) -> U8:
 
 def agree_in_bytes(found: U8, wanted: U8, precision: str) -> None:
     """Fails if two results differ by more than the precision explains."""
-    error = float(np.mean((found.astype(np.float64) - wanted) ** 2))
-    psnr = 10 * math.log10(255**2 / max(error, 1e-12))
-    assert psnr > AGREEMENT[precision], f"not timed: two ways agree to {psnr:.1f} dB only"
+    close = psnr(wanted, found)
+    assert close > AGREEMENT[precision], f"not timed: two ways agree to {close:.1f} dB only"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "auto"])

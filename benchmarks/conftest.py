@@ -12,15 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 from i2sb_rt import models
+from i2sb_rt.evaluation.speed import REST
 
 Beside = Callable[..., None]
 Agree = Callable[[NDArray[np.float32], NDArray[np.float32], str], float]
 
 # Of a network's output, relative to the largest value: what fp32 sums in another order give, and what bf16 does.
 TOLERANCE = {"fp32": 1e-4, "bf16": 3e-2}
-# Seconds of rest before each call. The threads of ONNX Runtime spin on for a while after their work: without a rest
-# the next call, whosever it is, takes up to a third longer.
-REST = 0.1
 
 
 def pytest_xdist_auto_num_workers() -> int:

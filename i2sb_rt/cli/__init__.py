@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from i2sb_rt.errors import Exit, I2SBError, UsageError
+from i2sb_rt.errors import Exit, I2SBError, UsageError, ours
 
 # Commands of this package, each a module here with add_parser(subparsers); those of others are entry points.
 _COMMANDS = ("restore", "models", "degrade", "eval", "convert", "sample", "translate", "devices", "bench")
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return report_failure(error)
 
 
-def report_failure(error: BaseException) -> int:
+def report_failure(error: Exception) -> int:
     """Print an error as one sentence, with a traceback where I2SB_RT_DEBUG is set; return its exit code."""
     from i2sb_rt.cli.report import printable
 
@@ -48,12 +48,10 @@ def report_failure(error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(error)
-    if isinstance(error, I2SBError):
-        print(f"i2sb-rt: {printable(str(error))}", file=sys.stderr)
-        return int(error.exit_code)
-    text = printable(f"{type(error).__name__}: {error}")
-    print(f"i2sb-rt: internal error: {text} (I2SB_RT_DEBUG=1 shows where)", file=sys.stderr)
-    return int(Exit.INTERNAL)
+    failure = ours(error)
+    hint = " (I2SB_RT_DEBUG=1 shows where)" if failure is not error and failure.exit_code == Exit.INTERNAL else ""
+    print(f"i2sb-rt: {printable(str(failure))}{hint}", file=sys.stderr)
+    return int(failure.exit_code)
 
 
 def _run(arguments: list[str]) -> int:

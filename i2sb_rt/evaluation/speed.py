@@ -19,8 +19,8 @@ from i2sb_rt.timeline import Timeline
 # The least PSNR in dB between what two ways make of one picture, by the coarser of their precisions.
 AGREEMENT: Final = {"fp32": 55.0, "tf32": 45.0, "bf16": 40.0, "fp16": 40.0, "int8": 30.0}
 ROUNDS: Final = (3, 50)
-# Seconds of rest before each call: threads of some libraries spin on for a while after their work, and take it from
-# whoever comes next.
+# Seconds of rest before each call. The threads of some libraries spin on for a while after their work (those of ONNX
+# Runtime do): without a rest the next call, whosever it is, takes up to a third longer.
 REST: Final = 0.1
 
 

@@ -116,7 +116,7 @@ def test_of_several_at_once_no_share_is_known(clock: Clock) -> None:
     ways = [way(Standin(clock, 0.1, jobs=2)), way(Standin(clock, 0.1, engine="cuda"))]
     measure(ways, work(2), 1.0, never)
     assert ways[0].shares == ways[1].shares == []
-    assert [call.watched for one in ways for call in (one.restorer.calls[0],)] == [True, False]  # type: ignore[attr-defined]
+    assert [one.restorer.calls[0].watched for one in ways] == [True, False]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
