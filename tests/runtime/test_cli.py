@@ -19,9 +19,8 @@ from PIL import Image
 
 import i2sb_rt
 from i2sb_rt import Restorer
-from i2sb_rt.cli import main, report_failure
+from i2sb_rt.cli import main
 from i2sb_rt.cli import restore as restore_parser
-from i2sb_rt.errors import UsageError
 
 U8 = NDArray[np.uint8]
 
@@ -370,21 +369,6 @@ def test_a_broken_plugin_does_not_break_the_others(
     assert "a command from elsewhere" in help_text
     assert "not available" in help_text
     assert main(["models"]) == 0
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "sentence"),
-    [
-        (MemoryError(), 6, "i2sb-rt: there is not enough memory\n"),
-        (KeyError("x"), 1, "i2sb-rt: internal error: KeyError: 'x' (I2SB_RT_DEBUG=1 shows where)\n"),
-        (UsageError("this does not fit"), 2, "i2sb-rt: this does not fit\n"),
-    ],
-)
-def test_what_ends_a_command_is_a_sentence_and_a_code(
-    error: Exception, code: int, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert report_failure(error) == code
-    assert capsys.readouterr().err == sentence
 
 
 def test_the_page_tells_every_option() -> None:
